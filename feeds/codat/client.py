@@ -467,7 +467,8 @@ class CodatClient:
     ) -> Iterator[L]:
         """Yield each object of a paged listing once.
 
-        Raises IncompleteListing when the pages do not add up to the total. The total may grow while we read, but not shrink: objects that moved to a page already read would be missed.
+        Raises IncompleteListing when the pages do not add up to the total. The total may grow while we read, but not
+        shrink: objects that moved to a page already read would be missed.
         Pages are counted, not followed by their links: a link must not choose where our key is sent.
         """
         seen: set[str] = set()

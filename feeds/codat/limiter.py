@@ -61,7 +61,10 @@ class SharedLimiter:
         self._max_wait = max_wait
 
     def acquire(self) -> None:
-        """Take one slot, waiting up to `max_wait` seconds. Raises LimiterBusy when none comes, or when the store fails."""
+        """Take one slot, waiting up to `max_wait` seconds.
+
+        Raises LimiterBusy when none comes, or when the store fails.
+        """
         deadline = time.monotonic() + self._max_wait
         while (wait := self._try_to_acquire()) > 0:
             if time.monotonic() + wait > deadline:

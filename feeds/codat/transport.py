@@ -250,7 +250,7 @@ def _failure_class(error: Exception) -> type[CodatError]:
 
 
 def _causes(error: BaseException) -> list[BaseException]:
-    """The exceptions that `error` wraps: requests and urllib3 keep them as arguments and reasons, not as causes only."""
+    """`error` and the exceptions it wraps: requests and urllib3 keep them as arguments and reasons as well."""
     found: list[BaseException] = []
     waiting: list[object] = [error]
     while waiting:
