@@ -1,0 +1,320 @@
+"""Named actions: every change staff can ask of Codat is one, with its own permission and a page that says what happens.
+
+An object action lives at `<model>/<pk>/actions/<name>/` (URL name `admin:<app>_<model>_action`). GET is a confirmation
+page and changes nothing; POST does it through one service call. A list action works on ticked rows, one by one.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, TypeVar
+
+from django import forms
+from django.conf import settings
+from django.contrib import messages
+from django.contrib.admin.utils import unquote
+from django.core.exceptions import PermissionDenied
+from django.db.models import Model, QuerySet
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path, reverse
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy, ngettext
+
+from feeds.admin.base import BackOfficeAdmin, change_url
+from feeds.codat.errors import CodatError
+from feeds.models import Operation
+from feeds.services.errors import Refused
+from feeds.states import Text
+
+M = TypeVar("M", bound=Model)
+A = TypeVar("A", bound="ActionsAdmin[Any]")
+
+Outcome = Operation | HttpResponse | str
+"""What an action hands back: the ledger row it asked for, a page to show, or a sentence that says what was done."""
+
+
+class ReasonForm(forms.Form):
+    """For actions that take something away from a customer: auditors ask why."""
+
+    reason = forms.CharField(
+        label=gettext_lazy("Reason"),
+        help_text=gettext_lazy("Kept in the change history. Do not write account numbers or passwords."),
+        max_length=500,
+        widget=forms.Textarea(attrs={"rows": 3}),
+    )
+
+
+@dataclass(frozen=True)
+class ObjectAction:
+    """One named action on one object. Made by `object_action`."""
+
+    name: str
+    label: Text
+    permission: str
+    perform: Callable[[Any, HttpRequest, Any, dict[str, Any]], Outcome]
+    consequences: Callable[[Any], Sequence[Text]]
+    form: type[forms.Form]
+    initial: Callable[[Any], dict[str, Any]]
+    unavailable: Callable[[Any], Text]
+    confirm: bool
+    dangerous: bool
+
+    def allowed(self, request: HttpRequest) -> bool:
+        """Whether the signed-in person may do this."""
+        return request.user.has_perm(self.permission)
+
+
+@dataclass(frozen=True)
+class ActionButton:
+    """An action as the object's screen shows it. `unavailable` says why it cannot be done now; empty when it can."""
+
+    name: str
+    label: Text
+    url: str
+    unavailable: Text
+    confirm: bool
+    dangerous: bool
+
+
+def object_action(
+    name: str,
+    label: Text,
+    *,
+    permission: str,
+    consequences: Callable[[Any], Sequence[Text]],
+    form: type[forms.Form] = forms.Form,
+    initial: Callable[[Any], dict[str, Any]] = lambda _obj: {},
+    unavailable: Callable[[Any], Text] = lambda _obj: "",
+    confirm: bool = True,
+    dangerous: bool = False,
+) -> Callable[[Callable[[A, HttpRequest, Any, dict[str, Any]], Outcome]], ObjectAction]:
+    """Declare a method `(self, request, obj, data) -> Outcome` of an `ActionsAdmin` as an object action.
+
+    `permission`: full label ("feeds.unlink_connection"); without it the button is hidden and the URL answers 403.
+    `consequences(obj)`: sentences that say what will happen to the customer. `form`: what else to ask; its cleaned data
+    is `data`. `unavailable(obj)`: why it makes no sense now, or "". `confirm=False`: the button posts at once (only for
+    actions that take nothing away). The method may raise `Refused` and `CodatError`: they become messages.
+    """
+
+    def declare(perform: Callable[[A, HttpRequest, Any, dict[str, Any]], Outcome]) -> ObjectAction:
+        return ObjectAction(
+            name, label, permission, perform, consequences, form, initial, unavailable, confirm, dangerous
+        )
+
+    return declare
+
+
+def list_action(
+    label: Text, *, permission: str
+) -> Callable[[Callable[[A, HttpRequest, list[Any]], HttpResponse | None]], Callable[..., HttpResponse | None]]:
+    """Declare a method `(self, request, objects)` of an `ActionsAdmin` as a list action; name it in `actions`.
+
+    Hidden and refused without `permission`. "Select all" hands over every matching row, so more than
+    `settings.BULK_LIMIT` rows are refused as a whole.
+    """
+
+    def declare(
+        method: Callable[[A, HttpRequest, list[Any]], HttpResponse | None],
+    ) -> Callable[..., HttpResponse | None]:
+        @functools.wraps(method)
+        def run(self: A, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse | None:
+            limit: int = settings.BULK_LIMIT
+            objects = list(queryset[: limit + 1])
+            if len(objects) > limit:
+                refusal = _("Nothing was done: select at most %(limit)d at a time.") % {"limit": limit}
+                messages.error(request, refusal)
+                return None
+            return method(self, request, objects)
+
+        run.short_description = label  # type: ignore[attr-defined]
+        run.required_permission = permission  # type: ignore[attr-defined]
+        return run
+
+    return declare
+
+
+class ActionsAdmin(BackOfficeAdmin[M]):
+    """A screen with named actions."""
+
+    action_template = "admin/feeds/action.html"
+
+    @classmethod
+    def object_actions(cls) -> dict[str, ObjectAction]:
+        """Every object action declared on the class and its bases, in order of declaration, by name."""
+        declared = (value for base in reversed(cls.__mro__) for value in vars(base).values())
+        return {value.name: value for value in declared if isinstance(value, ObjectAction)}
+
+    def action_url(self, obj: M, name: str) -> str:
+        """Address of one action on `obj`."""
+        return reverse(f"admin:{self.opts.app_label}_{self.opts.model_name}_action", args=[obj.pk, name])
+
+    def action_buttons(self, request: HttpRequest, obj: M) -> list[ActionButton]:
+        """The actions the signed-in person may take on `obj`, with those that make no sense now marked."""
+        return [
+            ActionButton(
+                name=action.name,
+                label=action.label,
+                url=self.action_url(obj, action.name),
+                unavailable=action.unavailable(obj),
+                confirm=action.confirm,
+                dangerous=action.dangerous,
+            )
+            for action in self.object_actions().values()
+            if action.allowed(request)
+        ]
+
+    def get_urls(self) -> list[URLPattern]:
+        """The stock addresses and one for object actions, which must come before the stock catch-all."""
+        name = f"{self.opts.app_label}_{self.opts.model_name}_action"
+        view = self.admin_site.admin_view(self.action_view)
+        return [path("<path:object_id>/actions/<slug:action_name>/", view, name=name), *super().get_urls()]
+
+    def get_actions(self, request: HttpRequest) -> dict[str, Any]:
+        """List actions the signed-in person may take. Django asks again on POST, so the others are refused too."""
+        return {
+            name: entry
+            for name, entry in super().get_actions(request).items()
+            if request.user.has_perm(getattr(entry[0], "required_permission", ""))
+        }
+
+    def render_change_form(
+        self,
+        request: HttpRequest,
+        context: dict[str, Any],
+        add: bool = False,
+        change: bool = False,
+        form_url: str = "",
+        obj: M | None = None,
+    ) -> HttpResponse:
+        """The stock page with the object's action buttons."""
+        context["action_buttons"] = self.action_buttons(request, obj) if obj is not None else []
+        return super().render_change_form(request, context, add=add, change=change, form_url=form_url, obj=obj)
+
+    def action_view(self, request: HttpRequest, object_id: str, action_name: str) -> HttpResponse:
+        """GET: what will happen. POST: do it. 403 without the permission, 404 for an unknown action or object."""
+        action = self.object_actions().get(action_name)
+        if action is None:
+            raise Http404
+        if not action.allowed(request):
+            raise PermissionDenied
+        obj = self.get_object(request, unquote(object_id))
+        if obj is None:
+            raise Http404
+        if not self.has_view_permission(request, obj):
+            raise PermissionDenied
+        if request.method == "POST":
+            return self._perform(request, action, obj)
+        if request.method in ("GET", "HEAD"):
+            return self._action_page(request, action, obj, action.form(initial=action.initial(obj)))
+        return HttpResponseNotAllowed(["GET", "HEAD", "POST"])
+
+    def _perform(self, request: HttpRequest, action: ObjectAction, obj: M) -> HttpResponse:
+        form = action.form(request.POST)
+        if reason := action.unavailable(obj):
+            return self._not_done(request, action, obj, form, str(reason))
+        if not form.is_valid():
+            return self._action_page(request, action, obj, form)
+        try:
+            outcome = action.perform(self, request, obj, form.cleaned_data)
+        except (Refused, CodatError) as error:
+            return self._not_done(request, action, obj, form, _why(error))
+        if isinstance(outcome, HttpResponse):
+            return outcome
+        messages.success(request, _asked_for(outcome) if isinstance(outcome, Operation) else outcome)
+        return HttpResponseRedirect(change_url(obj))
+
+    def _not_done(self, request: HttpRequest, action: ObjectAction, obj: M, form: forms.Form, why: str) -> HttpResponse:
+        """Say why; where a form was filled in, keep what was typed."""
+        messages.error(request, why)
+        if action.confirm:
+            return self._action_page(request, action, obj, form)
+        return HttpResponseRedirect(change_url(obj))
+
+    def _action_page(self, request: HttpRequest, action: ObjectAction, obj: M, form: forms.Form) -> HttpResponse:
+        return TemplateResponse(
+            request,
+            self.action_template,
+            {
+                **self.admin_site.each_context(request),
+                "title": action.label,
+                "subtitle": str(obj),
+                "opts": self.opts,
+                "object": obj,
+                "action": action,
+                "form": form,
+                "consequences": action.consequences(obj),
+                "unavailable": action.unavailable(obj),
+                "object_url": change_url(obj),
+            },
+        )
+
+    def for_each(self, request: HttpRequest, objects: Iterable[M], perform: Callable[[M], object]) -> None:
+        """Call `perform` on every object and report; one that is refused does not stop the others."""
+        done = 0
+        refused: list[tuple[Model, str]] = []
+        for obj in objects:
+            try:
+                perform(obj)
+            except (Refused, CodatError) as error:
+                refused.append((obj, _why(error)))
+            else:
+                done += 1
+        report(request, done, refused)
+
+    def secret_page(self, request: HttpRequest, obj: M, secret: Secret) -> HttpResponse:
+        """Something shown once: never cached, and never named to another site by the Referer header."""
+        response = TemplateResponse(
+            request,
+            "admin/feeds/secret.html",
+            {
+                **self.admin_site.each_context(request),
+                "title": secret.title,
+                "subtitle": str(obj),
+                "opts": self.opts,
+                "object": obj,
+                "secret": secret,
+                "object_url": change_url(obj),
+            },
+        )
+        response["Cache-Control"] = "no-store"
+        response["Referrer-Policy"] = "no-referrer"
+        return response
+
+
+@dataclass(frozen=True)
+class Secret:
+    """What `ActionsAdmin.secret_page` shows: rows of (label, value), what to know, and when it stops working."""
+
+    title: Text
+    rows: Sequence[tuple[Text, str]]
+    notes: Sequence[Text]
+    expires_at: datetime | None = None
+
+    def __repr__(self) -> str:
+        """Without the values: a representation ends up in logs and error pages."""
+        return f"<Secret {self.title}>"
+
+
+def report(request: HttpRequest, done: int, refused: Sequence[tuple[Model, str]]) -> None:
+    """One message for a list action: how many were done, how many refused and why ("8 done, 2 refused: ...")."""
+    total = ngettext("%(count)d done", "%(count)d done", done) % {"count": done}
+    if not refused:
+        messages.success(request, total)
+        return
+    why = "; ".join(f"{obj}: {reason}" for obj, reason in refused)
+    text = ngettext("%(done)s, %(count)d refused: %(why)s", "%(done)s, %(count)d refused: %(why)s", len(refused))
+    messages.warning(request, text % {"done": total, "count": len(refused), "why": why})
+
+
+def _why(error: Refused | CodatError) -> str:
+    return error.staff_message if isinstance(error, CodatError) else str(error)
+
+
+def _asked_for(operation: Operation) -> SafeString:
+    return format_html(_('Asked for; follow it here: <a href="{}">{}</a>.'), change_url(operation), str(operation))

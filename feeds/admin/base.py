@@ -1,0 +1,217 @@
+"""What the screens share: tuned lists, read-only mirrors, pills, times.
+
+Every list must stay quick at a million rows, so a list here
+- counts at most `CappedPaginator.limit` rows and never skips more (no full COUNT, no deep OFFSET);
+- searches only where an index answers (`search_exact`, `search_company_path`);
+- follows relations in the page's own query (`list_select_related`), and has no `date_hierarchy`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from django.apps import apps
+from django.contrib import admin
+from django.contrib.contenttypes.models import ContentType
+from django.core.paginator import Paginator
+from django.db.models import Model, Q, QuerySet
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, QueryDict
+from django.urls import reverse
+from django.utils import timezone
+from django.utils.formats import date_format
+from django.utils.functional import cached_property
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from feeds.models import Company
+from feeds.states import Meaning, Text
+
+M = TypeVar("M", bound=Model)
+
+if TYPE_CHECKING:
+
+    class _StockAdmin(admin.ModelAdmin[M]): ...
+
+else:
+    # Django's class is generic only for type checkers.
+    class _StockAdmin(admin.ModelAdmin, Generic[M]): ...
+
+
+class CappedPaginator(Paginator[Any]):
+    """Pages over at most `limit` rows: at a million rows a full count or a deep offset costs seconds.
+
+    The list says when it is capped, and search and filters reach the rest.
+    """
+
+    limit = 10_000
+
+    @cached_property
+    def _counted(self) -> int:
+        rows: Any = self.object_list
+        return int(rows.order_by()[: self.limit + 1].count())
+
+    @cached_property
+    def count(self) -> int:  # type: ignore[override]  # the stubs declare a plain property
+        """Rows that can be paged through: never more than `limit`."""
+        return min(self._counted, self.limit)
+
+    @property
+    def is_capped(self) -> bool:
+        """Whether there are more rows than can be paged through."""
+        return self._counted > self.limit
+
+
+class BackOfficeAdmin(_StockAdmin[M]):
+    """A tuned list and the history of one object in our own change history."""
+
+    paginator = CappedPaginator
+    show_full_result_count = False
+    list_per_page = 50
+    # "Show all" is a second way to ask for a page of any size.
+    list_max_show_all = 50
+    # Only the primary key is a cheap order for every list.
+    sortable_by: Sequence[str] = ()
+
+    search_exact: Sequence[str] = ()
+    """Own text columns with an index that starts with them; the whole value must be typed."""
+    search_company_path: str = ""
+    """Path to the company ("company"), to search by customer number, Codat id or the start of its legal name."""
+    search_company_limit = 200
+
+    def get_search_fields(self, request: HttpRequest) -> Sequence[str]:
+        """Shown or not: `get_search_results` does the searching."""
+        return [*self.search_exact, *([self.search_company_path] if self.search_company_path else [])]
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[M], search_term: str
+    ) -> tuple[QuerySet[M], bool]:
+        """Rows whose own columns equal the term, or whose company is found by it.
+
+        Companies are looked up first: an OR over two tables would make the database read both whole.
+        """
+        term = search_term.strip()
+        if not term:
+            return queryset, False
+        match = Q()
+        for field in self.search_exact:
+            match |= Q(**{field: term})
+        if self.search_company_path:
+            match |= Q(**{f"{self.search_company_path}__in": self._company_ids(term)})
+        return queryset.filter(match), False
+
+    def _company_ids(self, term: str) -> list[int]:
+        found = Company.objects.filter(
+            Q(customer_number=term) | Q(codat_id=term) | Q(legal_name__istartswith=term)
+        ).order_by("-id")
+        return list(found.values_list("pk", flat=True)[: self.search_company_limit])
+
+    def history_view(
+        self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """Our change history of this object: it also knows what workers did, and why."""
+        if not request.user.has_perm("feeds.view_auditentry"):
+            return super().history_view(request, object_id, extra_context)
+        query = QueryDict(mutable=True)
+        query["content_type__id__exact"] = str(ContentType.objects.get_for_model(self.model).pk)
+        query["object_pk__exact"] = object_id
+        return HttpResponseRedirect(f"{reverse('admin:feeds_auditentry_changelist')}?{query.urlencode()}")
+
+
+class MirrorAdmin(BackOfficeAdmin[M]):
+    """A screen of what Codat, or a service, owns. Nobody edits it: changes are named actions (`feeds.admin.actions`)."""
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        """Rows are made by services."""
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: M | None = None) -> bool:
+        """Rows are changed by services."""
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: M | None = None) -> bool:
+        """Mirrored rows are marked gone, never deleted."""
+        return False
+
+
+class ValuesFilter(admin.SimpleListFilter):
+    """Filters an indexed text column by values known in code, without asking the database which exist."""
+
+    values: Sequence[tuple[str, Text]] = ()
+
+    def lookups(self, request: HttpRequest, model_admin: admin.ModelAdmin[Any]) -> list[tuple[str, Any]]:
+        """The values declared in `states`."""
+        return list(self.values)
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        """Rows with the chosen value."""
+        chosen = self.value()
+        return queryset.filter(**{str(self.parameter_name): chosen}) if chosen else queryset
+
+
+def values_filter(column: str, label: Text, choices: Sequence[tuple[str, Text]]) -> type[ValuesFilter]:
+    """A `ValuesFilter` over `column`, for a column that has no `choices` of its own because Codat may add values."""
+    return type(
+        f"{column.title()}Filter", (ValuesFilter,), {"parameter_name": column, "title": label, "values": choices}
+    )
+
+
+def status_pill(meaning: Meaning) -> SafeString:
+    """A state as a coloured pill with words; the colour never carries the meaning alone."""
+    return format_html(
+        '<span class="pill pill-{}" title="{}">{}</span>', meaning.tone.value, meaning.meaning, meaning.label
+    )
+
+
+def status_explained(meaning: Meaning, at: datetime | None = None) -> SafeString:
+    """The pill, what it means, what to do next, and when it was read."""
+    return format_html(
+        '{} <span class="pill-meaning">{} {}</span> <span class="as-of">{}</span>',
+        status_pill(meaning),
+        meaning.meaning,
+        meaning.next_step,
+        as_of(at),
+    )
+
+
+def as_of(at: datetime | None) -> SafeString:
+    """ "as of <time>" for a mirrored value, in the staff member's zone; "never read" when it never was."""
+    if at is None:
+        return format_html('<span class="as-of">{}</span>', _("never read"))
+    return format_html(_("as of {}"), moment(at))
+
+
+def moment(at: datetime | None) -> SafeString:
+    """A time to the second in the staff member's zone, with the exact UTC time for machines; "-" for none."""
+    if at is None:
+        return SafeString("-")
+    local = timezone.localtime(at)
+    return format_html('<time datetime="{}">{}</time>', at.isoformat(), date_format(local, "Y-m-d H:i:s T"))
+
+
+def link_to(obj: Model | None, label: Text | None = None) -> SafeString:
+    """A link to the object's screen; "-" for none."""
+    if obj is None:
+        return SafeString("-")
+    return format_html('<a href="{}">{}</a>', change_url(obj), label if label is not None else str(obj))
+
+
+def change_url(obj: Model) -> str:
+    """Address of the object's screen."""
+    return reverse(f"admin:{obj._meta.app_label}_{obj._meta.model_name}_change", args=[obj.pk])
+
+
+def withdraw(app_label: str, *models: type[Model]) -> None:
+    """Take `models` off the site, although `app_label` registered them, to show them in our own way or not at all.
+
+    Admin modules are loaded in the order of INSTALLED_APPS; loading the other app's now lets it register first.
+    """
+    import_module(f"{apps.get_app_config(app_label).name}.admin")
+    admin.site.unregister(models)
+
+
+SEARCH_BY_COMPANY = gettext_lazy("Customer number, Codat company id, or the start of the legal name.")
