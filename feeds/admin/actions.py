@@ -180,7 +180,7 @@ class ActionsAdmin(BackOfficeAdmin[M]):
         return {
             name: entry
             for name, entry in super().get_actions(request).items()
-            if request.user.has_perm(getattr(entry[0], "required_permission", ""))
+            if entry is not None and request.user.has_perm(getattr(entry[0], "required_permission", ""))
         }
 
     def render_change_form(

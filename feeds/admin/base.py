@@ -8,10 +8,10 @@ Every list must stay quick at a million rows, so a list here
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from django.apps import apps
 from django.contrib import admin
@@ -34,6 +34,7 @@ from feeds.states import Meaning, Text
 M = TypeVar("M", bound=Model)
 
 if TYPE_CHECKING:
+    from django_stubs_ext import StrPromise as _StrPromise
 
     class _StockAdmin(admin.ModelAdmin[M]): ...
 
@@ -56,7 +57,7 @@ class CappedPaginator(Paginator[Any]):
         return int(rows.order_by()[: self.limit + 1].count())
 
     @cached_property
-    def count(self) -> int:  # type: ignore[override]  # the stubs declare a plain property
+    def count(self) -> int:
         """Rows that can be paged through: never more than `limit`."""
         return min(self._counted, self.limit)
 
@@ -75,16 +76,16 @@ class BackOfficeAdmin(_StockAdmin[M]):
     # "Show all" is a second way to ask for a page of any size.
     list_max_show_all = 50
     # Only the primary key is a cheap order for every list.
-    sortable_by: Sequence[str] = ()
+    sortable_by: list[str] | tuple[str, ...] | None = ()
 
-    search_exact: Sequence[str] = ()
+    search_exact: ClassVar[tuple[str, ...]] = ()
     """Own text columns with an index that starts with them; the whole value must be typed."""
-    search_company_path: str = ""
+    search_company_path: ClassVar[str] = ""
     """Path to the company ("company"), to search by customer number, Codat id or the start of its legal name."""
-    search_company_limit = 200
+    search_company_limit: ClassVar[int] = 200
 
-    def get_search_fields(self, request: HttpRequest) -> Sequence[str]:
-        """Shown or not: `get_search_results` does the searching."""
+    def get_search_fields(self, request: HttpRequest) -> list[str]:
+        """Whether there is a search box; `get_search_results` does the searching."""
         return [*self.search_exact, *([self.search_company_path] if self.search_company_path else [])]
 
     def get_search_results(
@@ -101,10 +102,11 @@ class BackOfficeAdmin(_StockAdmin[M]):
         for field in self.search_exact:
             match |= Q(**{field: term})
         if self.search_company_path:
-            match |= Q(**{f"{self.search_company_path}__in": self._company_ids(term)})
+            match |= Q(**{f"{self.search_company_path}__in": self.company_ids(term)})
         return queryset.filter(match), False
 
-    def _company_ids(self, term: str) -> list[int]:
+    def company_ids(self, term: str) -> list[int]:
+        """Primary keys of the companies a search term finds, newest first, at most `search_company_limit`."""
         found = Company.objects.filter(
             Q(customer_number=term) | Q(codat_id=term) | Q(legal_name__istartswith=term)
         ).order_by("-id")
@@ -123,7 +125,7 @@ class BackOfficeAdmin(_StockAdmin[M]):
 
 
 class MirrorAdmin(BackOfficeAdmin[M]):
-    """A screen of what Codat, or a service, owns. Nobody edits it: changes are named actions (`feeds.admin.actions`)."""
+    """A screen of what Codat or a service owns. Nobody edits it: changes are named actions (`feeds.admin.actions`)."""
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         """Rows are made by services."""
@@ -136,6 +138,11 @@ class MirrorAdmin(BackOfficeAdmin[M]):
     def has_delete_permission(self, request: HttpRequest, obj: M | None = None) -> bool:
         """Mirrored rows are marked gone, never deleted."""
         return False
+
+    @admin.display(description=gettext_lazy("as of"))
+    def read(self, obj: M) -> SafeString:
+        """When Codat's answer was asked for."""
+        return as_of(getattr(obj, "read_at", None))
 
 
 class ValuesFilter(admin.SimpleListFilter):
@@ -193,6 +200,26 @@ def moment(at: datetime | None) -> SafeString:
     return format_html('<time datetime="{}">{}</time>', at.isoformat(), date_format(local, "Y-m-d H:i:s T"))
 
 
+def time_column(field: str, label: str | _StrPromise) -> Callable[[Any, Any], SafeString]:
+    """A display method of an admin class that shows the time in `field`."""
+
+    @admin.display(description=label)
+    def show(_screen: Any, obj: Any) -> SafeString:
+        return moment(getattr(obj, field))
+
+    return show
+
+
+def link_column(field: str, label: str | _StrPromise) -> Callable[[Any, Any], SafeString]:
+    """A display method of an admin class that links to the related object in `field`."""
+
+    @admin.display(description=label)
+    def show(_screen: Any, obj: Any) -> SafeString:
+        return link_to(getattr(obj, field))
+
+    return show
+
+
 def link_to(obj: Model | None, label: Text | None = None) -> SafeString:
     """A link to the object's screen; "-" for none."""
     if obj is None:
@@ -206,12 +233,12 @@ def change_url(obj: Model) -> str:
 
 
 def withdraw(app_label: str, *models: type[Model]) -> None:
-    """Take `models` off the site, although `app_label` registered them, to show them in our own way or not at all.
+    """Take those of `models` that `app_label` registered off the site, to show them in our own way or not at all.
 
     Admin modules are loaded in the order of INSTALLED_APPS; loading the other app's now lets it register first.
     """
     import_module(f"{apps.get_app_config(app_label).name}.admin")
-    admin.site.unregister(models)
+    admin.site.unregister([model for model in models if admin.site.is_registered(model)])
 
 
 SEARCH_BY_COMPANY = gettext_lazy("Customer number, Codat company id, or the start of the legal name.")

@@ -1,0 +1,88 @@
+"""Users and roles. A role is a group whose permissions are declared in `services.roles`: here it is only read."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from django.contrib import admin
+from django.contrib.auth.admin import UserAdmin as StockUserAdmin
+from django.contrib.auth.models import Group, User
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext_lazy
+
+from feeds.admin.base import BackOfficeAdmin, MirrorAdmin, withdraw
+
+if TYPE_CHECKING:
+    _StockUserAdmin = StockUserAdmin[User]
+else:
+    # Django's class is generic only for type checkers.
+    _StockUserAdmin = StockUserAdmin
+
+withdraw("auth", User, Group)
+
+
+@admin.register(User)
+class UserAdmin(BackOfficeAdmin[User], _StockUserAdmin):
+    """People and their roles. Rights come from roles only, so that the list of who may do what is short."""
+
+    list_display = ("username", "full_name", "email", "role_names", "is_active", "last_login")
+    list_filter = ("is_active", "groups")
+    search_exact = ("username", "email")
+    search_help_text = gettext_lazy("The whole user name or e-mail address.")
+    sortable_by = ("username",)
+    ordering = ("username",)
+    fieldsets = (
+        (None, {"fields": ("username", "password")}),
+        (gettext_lazy("Person"), {"fields": ("first_name", "last_name", "email")}),
+        (gettext_lazy("Role"), {"fields": ("is_active", "is_staff", "is_superuser", "groups")}),
+        (gettext_lazy("Dates"), {"fields": ("last_login", "date_joined")}),
+    )
+    readonly_fields = ("last_login", "date_joined")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[User]:
+        """Users with their roles, which the list names."""
+        return super().get_queryset(request).prefetch_related("groups")
+
+    def get_readonly_fields(self, request: HttpRequest, obj: User | None = None) -> tuple[str, ...]:
+        """Only a superuser makes superusers, and nobody gives roles to themselves."""
+        fields = tuple(super().get_readonly_fields(request, obj))
+        if not request.user.is_superuser:
+            fields += ("is_superuser",)
+            if obj is not None and obj.pk == request.user.pk:
+                fields += ("groups", "is_staff", "is_active")
+        return fields
+
+    def has_change_permission(self, request: HttpRequest, obj: User | None = None) -> bool:
+        """A superuser's account, password included, is for superusers only."""
+        if obj is not None and obj.is_superuser and not request.user.is_superuser:
+            return False
+        return super().has_change_permission(request, obj)
+
+    def has_delete_permission(self, request: HttpRequest, obj: User | None = None) -> bool:
+        """People are deactivated, never deleted: the ledger and the history name them."""
+        return False
+
+    @admin.display(description=gettext_lazy("name"))
+    def full_name(self, user: User) -> str:
+        return user.get_full_name()
+
+    @admin.display(description=gettext_lazy("roles"))
+    def role_names(self, user: User) -> str:
+        return ", ".join(group.name for group in user.groups.all()) or "-"
+
+
+@admin.register(Group)
+class GroupAdmin(MirrorAdmin[Group]):
+    """Read-only: a right given by hand would not outlive the next deployment."""
+
+    list_display = ("name",)
+    ordering = ("name",)
+    fields = ("name", "rights")
+
+    @admin.display(description=gettext_lazy("rights"))
+    def rights(self, group: Group) -> SafeString:
+        names = group.permissions.order_by("content_type__app_label", "codename").values_list("name")
+        return format_html("<ul>{}</ul>", format_html_join("", "<li>{}</li>", names))
