@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Any
 from uuid import UUID
 
 from anyascii import anyascii
@@ -23,8 +23,6 @@ CODAT_NAME = re.compile(r"^[A-Za-z0-9\s\-',&@.,?!\s]+$")
 _NEAREST = str.maketrans({"`": "'", ";": ",", "+": "&"})
 _NOT_ALLOWED = re.compile(r"[^A-Za-z0-9\-',&@.?!]+")
 _SPACE_BEFORE_COMMA = re.compile(r" +,")
-
-BodyVersion = Literal["v1", "v2"]
 
 
 def codat_name(legal_name: str) -> str:
@@ -60,12 +58,14 @@ class AccountFacts:
     nickname: str = ""
 
 
-def source_account_body(account: AccountFacts, version: BodyVersion = "v2") -> dict[str, Json]:
+def source_account_body(account: AccountFacts, *, schema: str = "v2") -> dict[str, Json]:
     """The JSON body that creates a source account.
 
-    `v2`: Codat's schema for integrations since August 2024; `v1`: the fields of the guide's example, all required
-    there. Raises ValueError when the balance does not fit a JSON number exactly.
+    `schema`: ``"v2"`` is Codat's for integrations since August 2024; ``"v1"`` has the fields of the guide's example, all
+    required there. Raises ValueError for another schema, or when the balance does not fit a JSON number exactly.
     """
+    if schema not in ("v1", "v2"):
+        raise ValueError(f"no schema {schema!r} of source accounts")
     body: dict[str, Json] = {
         "id": account.account_id,
         "accountName": account.name,
@@ -74,7 +74,7 @@ def source_account_body(account: AccountFacts, version: BodyVersion = "v2") -> d
         "currency": account.currency,
         "balance": json_number(account.balance),
     }
-    if version == "v1":
+    if schema == "v1":
         # v1 has one field for the bank's code.
         return body | {"sortCode": account.sort_code or account.bank_code}
     return body | _optional_parts(account)

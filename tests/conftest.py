@@ -1,5 +1,61 @@
 """Fixtures every test may use."""
 
-from tests.sandbox_process import sandbox, sandbox_server
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from django.conf import settings as django_settings
+
+from tests.queue_drain import drain
+from tests.sandbox_process import SandboxProcess, sandbox, sandbox_server
+from tests.worker_process import WorkerProcess
 
 __all__ = ["sandbox", "sandbox_server"]
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A database of this run's own, and on SQLite a file: real worker processes share it with the tests."""
+    default = django_settings.DATABASES["default"]
+    if default["ENGINE"].endswith("sqlite3"):
+        name = str(tmp_path_factory.mktemp("database") / "test.sqlite3")
+    else:
+        name = f"test_{default['NAME']}_{os.getpid()}"
+    default["TEST"] = {**default.get("TEST", {}), "NAME": name}
+
+
+@pytest.fixture(autouse=True)
+def _quick_and_apart(settings: object, tmp_path: Path) -> None:
+    """Retries come at once, and the rate limiter's file is this test's own."""
+    settings.ONBOARDING_RETRY_BASE_SECONDS = 0.0  # type: ignore[attr-defined]
+    settings.VAR_DIR = tmp_path  # type: ignore[attr-defined]
+    settings.CODAT_CALLS_PER_MINUTE = 100_000  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def codat(sandbox: SandboxProcess, settings: object) -> SandboxProcess:
+    """The stand-in, empty, with the product pointed at it and little patience."""
+    settings.CODAT_SANDBOX = True  # type: ignore[attr-defined]
+    settings.CODAT_BASE_URL = sandbox.url  # type: ignore[attr-defined]
+    settings.CODAT_API_KEY = sandbox.api_key  # type: ignore[attr-defined]
+    settings.CODAT_CONNECT_TIMEOUT = 1.0  # type: ignore[attr-defined]
+    settings.CODAT_READ_TIMEOUT = 1.5  # type: ignore[attr-defined]
+    return sandbox
+
+
+@pytest.fixture
+def drain_queue(db: None) -> Callable[[], int]:
+    """Run everything the real queue holds, and what becomes due within seconds, in this process."""
+    return drain
+
+
+@pytest.fixture
+def real_worker(transactional_db: None, codat: SandboxProcess, tmp_path: Path) -> Iterator[WorkerProcess]:
+    """`manage.py worker` on the test's database, against the stand-in: real processes that can really be killed."""
+    worker = WorkerProcess(codat_url=codat.url, api_key=codat.api_key, log=tmp_path / "worker.log")
+    worker.start()
+    yield worker
+    worker.stop()

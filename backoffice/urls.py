@@ -1,0 +1,14 @@
+"""Every address of the product."""
+
+from django.contrib import admin
+from django.urls import path
+from django.views.generic import RedirectView
+
+from feeds import views
+
+urlpatterns = [
+    path("", RedirectView.as_view(pattern_name="admin:index")),
+    path("healthz", views.healthz, name="healthz"),
+    path("readyz", views.readyz, name="readyz"),
+    path("admin/", admin.site.urls),
+]

@@ -1,0 +1,320 @@
+"""System checks: bad settings refuse to start, each with an id and a hint.
+
+Errors (`feeds.E...`) stop every command, and so `make run` and a deployment; warnings (`feeds.W...`) are printed.
+Checks read settings only, never the database or the network. Messages never show a secret's value.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Callable, Mapping, Sequence
+from ipaddress import ip_address
+from math import ceil
+from typing import Any
+from urllib.parse import urlsplit
+
+from django.apps import AppConfig
+from django.conf import settings
+from django.core.checks import CheckMessage, Error, Warning, register
+from django.core.exceptions import ImproperlyConfigured
+
+from feeds.codat.client import TOTAL_TIMEOUT
+
+ADD_ACCOUNTS_WITH = ("batch", "put")
+ACCOUNT_SCHEMAS = ("v1", "v2")
+SHORTEST_SECRET_KEY = 50
+"""Django's own generator makes 50 characters, and its deployment check asks for as many."""
+WORKER_OVERHEAD_SECONDS = 3
+"""Measured: what a task may take beyond its timeout before its worker is replaced."""
+
+Check = Callable[[], list[CheckMessage]]
+
+
+def _error(number: int, message: str, hint: str) -> list[CheckMessage]:
+    return [Error(message, hint=hint, id=f"feeds.E{number:03}")]
+
+
+def _warning(number: int, message: str, hint: str) -> list[CheckMessage]:
+    return [Warning(message, hint=hint, id=f"feeds.W{number:03}")]
+
+
+def _is_loopback(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+# --- Codat -----------------------------------------------------------------------------------------------------------
+def api_key_is_set() -> list[CheckMessage]:
+    """E001: without a key every call to Codat is refused."""
+    if settings.CODAT_API_KEY or settings.CODAT_SANDBOX:
+        return []
+    return _error(
+        1,
+        "CODAT_API_KEY is not set.",
+        "Set CODAT_API_KEY (or CODAT_API_KEY_FILE) to a key from the Codat Portal, Settings > API keys; "
+        "or set CODAT_SANDBOX=true outside production.",
+    )
+
+
+def production_is_not_on_the_sandbox() -> list[CheckMessage]:
+    """E002: the stand-in forgets, and tells everyone its key."""
+    if not (settings.IS_PRODUCTION and settings.CODAT_SANDBOX):
+        return []
+    return _error(
+        2,
+        "CODAT_SANDBOX is on in production.",
+        "Remove CODAT_SANDBOX and set CODAT_API_KEY; or set ENVIRONMENT to something else than production.",
+    )
+
+
+def base_url_is_encrypted() -> list[CheckMessage]:
+    """E003: the key travels with each request. Plain HTTP is for the stand-in on this machine only."""
+    url = settings.CODAT_BASE_URL
+    if urlsplit(url).scheme == "https":
+        return []
+    if not settings.IS_PRODUCTION and urlsplit(url).scheme == "http" and (settings.CODAT_SANDBOX or _is_loopback(url)):
+        return []
+    return _error(3, "CODAT_BASE_URL does not start with https://.", "Codat's address is https://api.codat.io.")
+
+
+def api_key_is_plain() -> list[CheckMessage]:
+    """E004: the Portal also shows the whole header; pasting that makes a key that is encoded twice."""
+    key = settings.CODAT_API_KEY
+    if not (any(character.isspace() for character in key) or key.startswith("Basic") or _is_encoded_text(key)):
+        return []
+    return _error(
+        4,
+        "CODAT_API_KEY is not a plain API key: it has spaces, or is already encoded for the Authorization header.",
+        "Set the key as the Codat Portal shows it under API keys, without quotes, spaces or the word Basic.",
+    )
+
+
+def _is_encoded_text(key: str) -> bool:
+    """Whether `key` is the Base64 form of readable text. A random key of that length never decodes to such."""
+    if len(key) < 20:
+        return False
+    try:
+        text = base64.b64decode(key, validate=True)
+    except binascii.Error:
+        return False
+    return all(0x20 <= byte < 0x7F for byte in text)
+
+
+def add_accounts_with_is_known() -> list[CheckMessage]:
+    """E005: today's batch POST, or the PUT of the guide."""
+    if settings.CODAT_ADD_ACCOUNTS_WITH in ADD_ACCOUNTS_WITH:
+        return []
+    return _error(
+        5,
+        "CODAT_ADD_ACCOUNTS_WITH is neither batch nor put.",
+        "Use batch (today's API); put is for integrations that Codat still serves the withdrawn PUT.",
+    )
+
+
+def account_schema_is_known() -> list[CheckMessage]:
+    """E006: the shape of a source account's body."""
+    if settings.CODAT_ACCOUNT_SCHEMA in ACCOUNT_SCHEMAS:
+        return []
+    return _error(
+        6,
+        "CODAT_ACCOUNT_SCHEMA is neither v1 nor v2.",
+        "Use v2; v1 is for integrations made before 1 August 2024.",
+    )
+
+
+# --- Timeouts --------------------------------------------------------------------------------------------------------
+def http_timeouts_fit_the_task() -> list[CheckMessage]:
+    """E007: a task stopped in the middle of a call leaves its outcome unknown, so a call must end long before that."""
+    exchange = settings.CODAT_CONNECT_TIMEOUT + settings.CODAT_READ_TIMEOUT
+    needed = ceil(max(2 * exchange, TOTAL_TIMEOUT + WORKER_OVERHEAD_SECONDS))
+    if needed <= settings.Q_CLUSTER["timeout"]:
+        return []
+    return _error(
+        7,
+        f"Q_TIMEOUT is {settings.Q_CLUSTER['timeout']} s; a call to Codat could be cut off by it.",
+        f"Set Q_TIMEOUT to {needed} or more (and Q_RETRY with it), or lower CODAT_CONNECT_TIMEOUT and "
+        "CODAT_READ_TIMEOUT.",
+    )
+
+
+def lease_outlives_a_call() -> list[CheckMessage]:
+    """E008: if the lease ended during a call, a second worker would start on the same company."""
+    needed = ceil(TOTAL_TIMEOUT + settings.CODAT_CONNECT_TIMEOUT + settings.CODAT_READ_TIMEOUT)
+    if needed <= settings.ONBOARDING_LEASE_SECONDS:
+        return []
+    return _error(
+        8,
+        f"ONBOARDING_LEASE_SECONDS is {settings.ONBOARDING_LEASE_SECONDS}; a call to Codat may outlast it.",
+        f"Set ONBOARDING_LEASE_SECONDS to {needed} or more, or lower CODAT_READ_TIMEOUT.",
+    )
+
+
+# --- Queue -----------------------------------------------------------------------------------------------------------
+def shortest_retry(cluster: Mapping[str, Any]) -> int:
+    """Seconds before which a task that is merely waiting its turn would be given out a second time.
+
+    `retry` runs from the moment a task is fetched from the broker, not from its start, so it has to cover everything
+    fetched before it.
+    """
+    waiting = cluster["queue_limit"] + cluster["bulk"]
+    rounds = ceil(waiting / cluster["workers"]) + 1
+    return int(rounds * (cluster["timeout"] + WORKER_OVERHEAD_SECONDS))
+
+
+def queue_times_are_whole_seconds() -> list[CheckMessage]:
+    """E009: the queue compares and adds them as integers."""
+    wrong = [name for name in ("timeout", "retry") if type(settings.Q_CLUSTER.get(name)) is not int]
+    if not wrong:
+        return []
+    return _error(
+        9, f"Q_CLUSTER: {' and '.join(wrong)} must be whole seconds.", "Set Q_TIMEOUT and Q_RETRY to whole numbers."
+    )
+
+
+def queue_retry_is_long_enough() -> list[CheckMessage]:
+    """E010: see `shortest_retry`."""
+    cluster = settings.Q_CLUSTER
+    if cluster["retry"] >= shortest_retry(cluster):
+        return []
+    return _error(
+        10,
+        f"Q_CLUSTER: retry is {cluster['retry']} s; tasks would run twice while they wait for a worker.",
+        f"Set Q_RETRY to {shortest_retry(cluster)} or more, or lower Q_TIMEOUT.",
+    )
+
+
+def queue_lives_in_the_default_database() -> list[CheckMessage]:
+    """E011: a task must be committed together with the change it follows from."""
+    if settings.Q_CLUSTER.get("orm") == "default":
+        return []
+    return _error(11, "Q_CLUSTER: the broker is not the default database.", 'Set "orm": "default" and no other broker.')
+
+
+def queue_acknowledges_at_once() -> list[CheckMessage]:
+    """E012: measured: pruning on each task made acknowledgements late, and a third of the tasks ran twice."""
+    needed = {"save_limit": 0, "ack_failures": True, "max_attempts": 1}
+    wrong = [name for name, value in needed.items() if settings.Q_CLUSTER.get(name) != value]
+    if not wrong:
+        return []
+    return _error(
+        12,
+        f"Q_CLUSTER: {', '.join(wrong)} would make tasks run twice or for ever.",
+        "Set " + ", ".join(f'"{name}": {needed[name]}' for name in wrong) + ".",
+    )
+
+
+def watchdog_is_patient() -> list[CheckMessage]:
+    """E013: with every worker on a long call the heartbeat waits its turn; that is not a frozen cluster."""
+    needed = settings.Q_CLUSTER["timeout"] + WORKER_OVERHEAD_SECONDS + settings.WORKER_HEARTBEAT_SECONDS
+    if needed <= settings.WORKER_FROZEN_SECONDS:
+        return []
+    return _error(
+        13,
+        f"WORKER_FROZEN_SECONDS is {settings.WORKER_FROZEN_SECONDS}; a busy worker would be ended as frozen.",
+        f"Set WORKER_FROZEN_SECONDS to {needed} or more.",
+    )
+
+
+# --- Database and site -----------------------------------------------------------------------------------------------
+def database_has_no_pool() -> list[CheckMessage]:
+    """E014: the pool's threads do not survive the worker's fork: most tasks were lost."""
+    if "pool" not in settings.DATABASES["default"].get("OPTIONS", {}):
+        return []
+    return _error(
+        14,
+        'DATABASES: the "pool" option breaks the worker.',
+        "Remove pool from DATABASE_URL; CONN_MAX_AGE keeps connections.",
+    )
+
+
+def secret_key_is_strong() -> list[CheckMessage]:
+    """E015: sessions and the queue are signed with it."""
+    try:
+        key = settings.SECRET_KEY
+    except ImproperlyConfigured:
+        key = ""
+    if not settings.IS_PRODUCTION or len(key) >= SHORTEST_SECRET_KEY:
+        return []
+    return _error(
+        15,
+        f"SECRET_KEY is {'shorter than ' + str(SHORTEST_SECRET_KEY) + ' characters' if key else 'not set'}.",
+        "Set SECRET_KEY (or SECRET_KEY_FILE) to the output of: "
+        'python -c "import secrets; print(secrets.token_urlsafe(50))"',
+    )
+
+
+def hosts_are_named() -> list[CheckMessage]:
+    """E016: without them every request is refused."""
+    if not settings.IS_PRODUCTION or settings.ALLOWED_HOSTS:
+        return []
+    return _error(16, "ALLOWED_HOSTS is empty.", "Set ALLOWED_HOSTS to the names this site is reached by.")
+
+
+def debug_is_off() -> list[CheckMessage]:
+    """E017: Django's debug pages show settings and local variables to anyone."""
+    if not (settings.IS_PRODUCTION and settings.DEBUG):
+        return []
+    return _error(17, "DEBUG is on in production.", "Remove DEBUG.")
+
+
+def production_database_is_a_server() -> list[CheckMessage]:
+    """W001: one file serves one machine."""
+    if not settings.IS_PRODUCTION or not settings.DATABASES["default"]["ENGINE"].endswith("sqlite3"):
+        return []
+    return _warning(
+        1,
+        "SQLite is used in production.",
+        "It serves one machine well; set DATABASE_URL to PostgreSQL to run workers on several.",
+    )
+
+
+def mail_leaves_the_machine() -> list[CheckMessage]:
+    """W002: mail printed to a console reaches nobody."""
+    if not settings.IS_PRODUCTION or settings.EMAIL_BACKEND.rpartition(".")[0] not in _UNSENT_MAIL:
+        return []
+    return _warning(
+        2, "E-mail is not sent: EMAIL_URL is not set.", "Set EMAIL_URL, such as smtp+tls://user:password@host:587."
+    )
+
+
+_UNSENT_MAIL = frozenset(f"django.core.mail.backends.{name}" for name in ("console", "dummy", "filebased", "locmem"))
+
+CHECKS: Sequence[Check] = (
+    api_key_is_set,
+    production_is_not_on_the_sandbox,
+    base_url_is_encrypted,
+    api_key_is_plain,
+    add_accounts_with_is_known,
+    account_schema_is_known,
+    queue_times_are_whole_seconds,
+    queue_lives_in_the_default_database,
+    queue_acknowledges_at_once,
+    database_has_no_pool,
+    secret_key_is_strong,
+    hosts_are_named,
+    debug_is_off,
+    production_database_is_a_server,
+    mail_leaves_the_machine,
+)
+ARITHMETIC: Sequence[Check] = (
+    http_timeouts_fit_the_task,
+    lease_outlives_a_call,
+    queue_retry_is_long_enough,
+    watchdog_is_patient,
+)
+"""Checks that compute with the queue's times: only worth asking when those are numbers (E009)."""
+
+
+@register()
+def settings_are_sound(*, app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
+    """Everything that is wrong with the settings of this deployment."""
+    found = [message for check in CHECKS for message in check()]
+    if not queue_times_are_whole_seconds():
+        found += [message for check in ARITHMETIC for message in check()]
+    return found

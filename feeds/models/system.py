@@ -1,0 +1,42 @@
+"""Small rows the system keeps about itself."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from django.db import models
+from django.utils.translation import gettext_lazy as _
+
+
+class Heartbeat(models.Model):
+    """When something last proved that it is alive. `name` is one of the constants in `services.health`."""
+
+    name = models.CharField(_("name"), max_length=40, primary_key=True)
+    beat_at = models.DateTimeField(_("last beat"))
+
+    class Meta:
+        verbose_name = _("heartbeat")
+        verbose_name_plural = _("heartbeats")
+        default_permissions = ("view",)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class CodatQuota(models.Model):
+    """The last quota Codat told us, from its rate-limit headers (one row, shared by all processes)."""
+
+    id = models.PositiveSmallIntegerField(primary_key=True, default=1)
+    limit = models.PositiveIntegerField(_("calls a day"))
+    remaining = models.PositiveIntegerField(_("calls left"))
+    resets_at = models.DateTimeField(_("resets"), null=True, blank=True)
+    read_at = models.DateTimeField(_("as of"))
+
+    class Meta:
+        verbose_name = _("Codat quota")
+        verbose_name_plural = _("Codat quota")
+        default_permissions = ("view",)
+        constraints: ClassVar = [models.CheckConstraint(condition=models.Q(id=1), name="codat_quota_single_row")]
+
+    def __str__(self) -> str:
+        return f"{self.remaining} / {self.limit}"

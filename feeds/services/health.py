@@ -1,0 +1,81 @@
+"""Is the system well? Heartbeats, and the readiness report for probes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from django.conf import settings
+from django.db import DatabaseError, connection
+from django.db.migrations.executor import MigrationExecutor
+from django.utils import timezone
+
+from feeds import queue
+from feeds.models import Heartbeat
+
+WORKER = "worker"
+POLL = "poll"
+BEAT_EVERY = timedelta(seconds=5)
+POLL_STALE_SECONDS = 600
+
+
+def beat(name: str) -> None:
+    """Note that `name` is alive; written at most every few seconds."""
+    now = timezone.now()
+    row, created = Heartbeat.objects.get_or_create(name=name, defaults={"beat_at": now})
+    if not created and row.beat_at < now - BEAT_EVERY:
+        Heartbeat.objects.filter(name=name).update(beat_at=now)
+
+
+def age_seconds(name: str) -> float | None:
+    """Seconds since `name` last proved that it is alive; None when it never did."""
+    row = Heartbeat.objects.filter(name=name).first()
+    return (timezone.now() - row.beat_at).total_seconds() if row else None
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """What a probe is told. A part is `{"ok": bool, ...figures}`."""
+
+    parts: dict[str, dict[str, Any]]
+
+    @property
+    def ok(self) -> bool:
+        """Whether every part is well."""
+        return all(part["ok"] for part in self.parts.values())
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"ok": self.ok, **self.parts}
+
+
+def readiness() -> Readiness:
+    """Database, migrations, worker heartbeat, oldest waiting task, age of the last good poll. Never raises."""
+    try:
+        pending = _pending_migrations()
+        if pending:
+            return Readiness({"database": {"ok": True}, "migrations": {"ok": False, "pending": pending}})
+        waiting_since = queue.oldest_waiting_since()
+        waiting = (timezone.now() - waiting_since).total_seconds() if waiting_since else 0.0
+        return Readiness(
+            {
+                "database": {"ok": True},
+                "migrations": {"ok": True, "pending": 0},
+                "worker": _freshness(WORKER, settings.WORKER_FROZEN_SECONDS),
+                "queue": {"ok": True, "oldest_waiting_seconds": round(waiting, 1)},
+                "last_good_poll": _freshness(POLL, POLL_STALE_SECONDS),
+            }
+        )
+    except DatabaseError:
+        return Readiness({"database": {"ok": False}})
+
+
+def _freshness(name: str, limit: float) -> dict[str, Any]:
+    age = age_seconds(name)
+    return {"ok": age is not None and age < limit, "age_seconds": None if age is None else round(age, 1)}
+
+
+def _pending_migrations() -> int:
+    executor = MigrationExecutor(connection)
+    return len(executor.migration_plan(executor.loader.graph.leaf_nodes()))

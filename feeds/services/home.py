@@ -1,0 +1,151 @@
+"""What the home page shows. Every query is bounded: no list is longer than `ROWS`, no count walks past `COUNT_CAP`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from django.contrib.auth.models import AbstractUser
+from django.db.models import Model, Prefetch, QuerySet
+from django.utils import timezone
+from django.utils.formats import number_format
+
+from feeds.models import AuditEntry, CodatQuota, Company, Connection, Heartbeat, Operation, SourceAccount
+from feeds.states import (
+    ONBOARDING_MEANINGS,
+    AccountStatus,
+    ConnectionStatus,
+    Meaning,
+    OnboardingState,
+    OperationState,
+)
+
+ROWS = 10
+COUNT_CAP = 1000
+EXPIRING_WITHIN = timedelta(minutes=30)
+STUCK_STATES = (OnboardingState.FAILED, OnboardingState.RETRYING)
+BROKEN_STATUSES = (ConnectionStatus.UNLINKED, ConnectionStatus.DEAUTHORIZED)
+
+
+@dataclass(frozen=True, slots=True)
+class CappedCount:
+    """A count that stops at a cap, because an exact one costs a walk over the whole table."""
+
+    value: int
+    is_capped: bool
+
+    def __str__(self) -> str:
+        return f"{number_format(self.value, force_grouping=True)}{'+' if self.is_capped else ''}"
+
+
+def capped_count(queryset: QuerySet[Model], cap: int = COUNT_CAP) -> CappedCount:
+    """Count `queryset`, reading at most `cap` + 1 rows."""
+    found = queryset.order_by()[: cap + 1].count()
+    return CappedCount(min(found, cap), found > cap)
+
+
+@dataclass(frozen=True, slots=True)
+class StateCount:
+    """How many companies stand in one onboarding state."""
+
+    state: str
+    meaning: Meaning
+    count: CappedCount
+
+
+@dataclass(frozen=True, slots=True)
+class System:
+    """What keeps the product running: the last beat of each part, and the quota Codat last told us."""
+
+    heartbeats: Sequence[Heartbeat]
+    quota: CodatQuota | None
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """One person's home page. A part the person may not see is None; a part with nothing in it is empty."""
+
+    as_of: datetime
+    is_mine: bool
+    counts: Sequence[StateCount] | None = None
+    recent: Sequence[Company] | None = None
+    stuck: Sequence[Company] | None = None
+    expiring: Sequence[Connection] | None = None
+    broken: Sequence[Connection] | None = None
+    disconnected: Sequence[SourceAccount] | None = None
+    refused: Sequence[Operation] | None = None
+    changes: Sequence[AuditEntry] | None = None
+    system: System | None = None
+
+
+def for_person(user: AbstractUser, now: datetime | None = None) -> Home:
+    """The home page of `user`, built from what their permissions let them see.
+
+    Who creates companies sees their own; who watches the system or only reads (administrators, support, auditors)
+    sees everybody's.
+    """
+    now = now or timezone.now()
+    is_mine = user.has_perm("feeds.add_company") and not user.has_perm("feeds.view_heartbeat")
+    sees_companies = user.has_perm("feeds.view_company")
+    sees_connections = user.has_perm("feeds.view_connection")
+    companies = Company.objects.filter(manager=user) if is_mine else Company.objects.all()
+    connections = Connection.objects.filter(gone_at__isnull=True).select_related("company__manager")
+    accounts = SourceAccount.objects.filter(gone_at__isnull=True).select_related("company__manager")
+    if is_mine:
+        connections = connections.filter(company__manager=user)
+        accounts = accounts.filter(company__manager=user)
+    return Home(
+        as_of=now,
+        is_mine=is_mine,
+        counts=_state_counts(companies) if sees_companies else None,
+        recent=_with_connection(companies)[:ROWS] if is_mine and sees_companies else None,
+        stuck=_stuck(companies) if sees_companies else None,
+        expiring=_expiring(connections, now) if user.has_perm("feeds.reveal_link") else None,
+        broken=connections.filter(status__in=BROKEN_STATUSES)[:ROWS] if sees_connections else None,
+        disconnected=_disconnected(accounts) if user.has_perm("feeds.view_sourceaccount") else None,
+        refused=_refused() if not is_mine and user.has_perm("feeds.view_operation") else None,
+        changes=_changes() if user.has_perm("feeds.view_auditentry") else None,
+        system=_system() if user.has_perm("feeds.view_heartbeat") else None,
+    )
+
+
+def _state_counts(companies: QuerySet[Company]) -> list[StateCount]:
+    return [
+        StateCount(state, ONBOARDING_MEANINGS[state], capped_count(companies.filter(onboarding_state=state)))
+        for state in OnboardingState
+    ]
+
+
+def _with_connection(companies: QuerySet[Company]) -> QuerySet[Company]:
+    live = Connection.objects.filter(gone_at__isnull=True)
+    return companies.select_related("manager").prefetch_related(
+        Prefetch("connections", queryset=live, to_attr="live_connections")
+    )
+
+
+def _stuck(companies: QuerySet[Company]) -> QuerySet[Company]:
+    return companies.filter(onboarding_state__in=STUCK_STATES).select_related("manager")[:ROWS]
+
+
+def _expiring(connections: QuerySet[Connection], now: datetime) -> QuerySet[Connection]:
+    soon = connections.filter(link_expires_at__gt=now, link_expires_at__lte=now + EXPIRING_WITHIN)
+    return soon.exclude(link_url="").order_by("link_expires_at")[:ROWS]
+
+
+def _disconnected(accounts: QuerySet[SourceAccount]) -> QuerySet[SourceAccount]:
+    return accounts.filter(status=AccountStatus.DISCONNECTED)[:ROWS]
+
+
+def _refused() -> QuerySet[Operation]:
+    return Operation.objects.filter(state__in=(OperationState.FAILED, OperationState.UNKNOWN)).select_related(
+        "company"
+    )[:ROWS]
+
+
+def _changes() -> QuerySet[AuditEntry]:
+    return AuditEntry.objects.select_related("content_type")[:ROWS]
+
+
+def _system() -> System:
+    return System(heartbeats=list(Heartbeat.objects.order_by("name")), quota=CodatQuota.objects.first())

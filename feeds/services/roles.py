@@ -1,0 +1,117 @@
+"""Who may do what: the four roles as one table, and the command that makes the database agree with it.
+
+A role is a group of Django's. The table names every permission; what it does not name is taken away, so that a right
+given by hand in the admin does not outlive the next deployment unseen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from django.contrib.auth.models import Group, Permission
+from django.db import transaction
+
+RELATIONSHIP_MANAGERS = "Relationship managers"
+SUPPORT = "Support"
+COMPLIANCE_AUDITORS = "Compliance auditors"
+ADMINISTRATORS = "Administrators"
+
+_SEE_CUSTOMERS = frozenset(
+    {
+        "feeds.view_company",
+        "feeds.view_connection",
+        "feeds.view_sourceaccount",
+        "feeds.view_operation",
+        "feeds.view_batch",
+    }
+)
+_HAND_OVER_LINKS = frozenset({"feeds.refresh_company", "feeds.refresh_link", "feeds.reveal_link"})
+_ONBOARD = frozenset(
+    {
+        "feeds.add_company",
+        "feeds.change_company",
+        "feeds.import_company",
+        "feeds.onboard_company",
+        "feeds.add_sourceaccount",
+        "feeds.change_sourceaccount",
+        "feeds.delete_sourceaccount",
+        "feeds.reveal_account_number",
+    }
+)
+_REPAIR = frozenset(
+    {
+        "feeds.onboard_company",
+        "feeds.rename_sourceaccount",
+        "feeds.disconnect_sourceaccount",
+        "feeds.remove_sourceaccount",
+        "feeds.unlink_connection",
+        "feeds.generate_credentials",
+        "feeds.revoke_credentials",
+    }
+)
+_SEE_THE_SYSTEM = frozenset({"feeds.view_auditentry", "feeds.view_heartbeat", "feeds.view_codatquota"})
+_SEE_USERS = frozenset({"auth.view_user", "auth.view_group"})
+_MANAGE_USERS = frozenset({"auth.add_user", "auth.change_user"})
+
+ROLES: dict[str, frozenset[str]] = {
+    RELATIONSHIP_MANAGERS: _SEE_CUSTOMERS | _HAND_OVER_LINKS | _ONBOARD | {"feeds.rename_sourceaccount"},
+    SUPPORT: _SEE_CUSTOMERS | _HAND_OVER_LINKS | _REPAIR,
+    # Auditors see who did what, and neither change anything nor see a link or a whole account number.
+    COMPLIANCE_AUDITORS: _SEE_CUSTOMERS | _SEE_THE_SYSTEM | _SEE_USERS,
+    ADMINISTRATORS: (
+        _SEE_CUSTOMERS | _HAND_OVER_LINKS | _ONBOARD | _REPAIR | _SEE_THE_SYSTEM | _SEE_USERS | _MANAGE_USERS
+        | {"feeds.delete_company"}
+    ),
+}  # fmt: skip
+"""Role name -> permission labels ("app.codename").
+
+`delete_company` and `delete_sourceaccount` concern our own rows before they are in Codat; deleting there is
+`remove_sourceaccount`. Groups that are not in this table are left alone.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class RoleChange:
+    """What `sync_roles` did to one role."""
+
+    role: str
+    created: bool
+    granted: tuple[str, ...]
+    withdrawn: tuple[str, ...]
+
+
+def sync_roles() -> list[RoleChange]:
+    """Make the groups equal to `ROLES` and say what changed; an empty list when nothing had to. Safe to run again.
+
+    Raises LookupError when the table names a permission that does not exist: a mistake in this module.
+    """
+    wanted = _permissions(label for labels in ROLES.values() for label in labels)
+    with transaction.atomic():
+        changes = [_sync(role, {label: wanted[label] for label in labels}) for role, labels in ROLES.items()]
+    return [change for change in changes if change.created or change.granted or change.withdrawn]
+
+
+def _sync(role: str, wanted: dict[str, Permission]) -> RoleChange:
+    group, created = Group.objects.get_or_create(name=role)
+    held = {_label(permission): permission for permission in group.permissions.select_related("content_type")}
+    granted, withdrawn = wanted.keys() - held.keys(), held.keys() - wanted.keys()
+    if granted:
+        group.permissions.add(*(wanted[label] for label in granted))
+    if withdrawn:
+        group.permissions.remove(*(held[label] for label in withdrawn))
+    return RoleChange(role, created, tuple(sorted(granted)), tuple(sorted(withdrawn)))
+
+
+def _permissions(labels: Iterable[str]) -> dict[str, Permission]:
+    needed = set(labels)
+    apps = {label.partition(".")[0] for label in needed}
+    found = Permission.objects.filter(content_type__app_label__in=apps).select_related("content_type")
+    known = {_label(permission): permission for permission in found}
+    if missing := needed - known.keys():
+        raise LookupError(f"unknown permissions: {', '.join(sorted(missing))}")
+    return known
+
+
+def _label(permission: Permission) -> str:
+    return f"{permission.content_type.app_label}.{permission.codename}"

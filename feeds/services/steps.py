@@ -1,0 +1,355 @@
+"""What each kind of ledger row asks of Codat: how to look whether it is done already, how to send it, what to record.
+
+`look` and `send` talk to Codat and never run inside a transaction; they answer with a recorder, which does.
+`look` runs before anything is sent again after a lost answer, and answers None when there is nothing to adopt.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from django.conf import settings
+from django.db import transaction
+from django.utils.translation import gettext as _
+
+from feeds import mapping
+from feeds.codat import schemas
+from feeds.codat.client import CodatClient
+from feeds.codat.errors import CodatError, NotFound, ServerError
+from feeds.models import Connection, Operation, SourceAccount
+from feeds.services import ledger, mirror
+from feeds.states import ConnectionStatus, OperationKind
+
+Recorder = Callable[[], str]
+"""Writes an answer into the mirror, inside the caller's transaction; returns the result text of the ledger row."""
+
+PUT = "put"
+
+
+class PartlyRefused(CodatError):
+    """Some accounts of one request were refused; the others are in Codat and recorded."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.text = message
+
+    @property
+    def staff_message(self) -> str:
+        """Which accounts, and why."""
+        return self.text
+
+
+class Step(Protocol):
+    """One kind of operation."""
+
+    def look(self, client: CodatClient, operation: Operation) -> Recorder | None:
+        """Find out whether Codat has done it already. Raises CodatError."""
+
+    def send(self, client: CodatClient, operation: Operation) -> Recorder:
+        """Ask Codat to do it. Raises CodatError."""
+
+
+def _key(operation: Operation) -> str:
+    return str(operation.idempotency_key)
+
+
+def _connection(operation: Operation) -> Connection:
+    if operation.connection is None:
+        raise ValueError(f"operation {operation.pk} names no connection")
+    return operation.connection
+
+
+def _account(operation: Operation) -> SourceAccount:
+    if operation.account is None:
+        raise ValueError(f"operation {operation.pk} names no account")
+    return operation.account
+
+
+class CreateCompany:
+    """POST /companies. The tag `uid` is the identity: names need not be unique in Codat."""
+
+    def look(self, client: CodatClient, operation: Operation) -> Recorder | None:
+        """Find the company by its tag; the oldest, should there ever be two."""
+        found = client.find_companies_by_tag("uid", str(operation.company.uid))
+        if not found:
+            return None
+        oldest = min(found, key=lambda reply: (reply.created is None, reply.created, reply.id))
+        return self._recorder(operation, oldest, _("Found in Codat: %(name)s."))
+
+    def send(self, client: CodatClient, operation: Operation) -> Recorder:
+        """Create it with the frozen payload, so a retry under the same key is the same request."""
+        payload = operation.payload
+        reply = client.create_company(name=payload["name"], tags=payload["tags"], idempotency_key=_key(operation))
+        return self._recorder(operation, reply, _("Created as %(name)s."))
+
+    @staticmethod
+    def _recorder(operation: Operation, reply: schemas.Company, text: str) -> Recorder:
+        def record() -> str:
+            mirror.apply_company(operation.company, reply)
+            return text % {"name": reply.name}
+
+        return record
+
+
+class CreateConnection:
+    """POST /companies/{companyId}/connections with the bank feeds platform key."""
+
+    def look(self, client: CodatClient, operation: Operation) -> Recorder | None:
+        """Find a bank feeds connection that is still usable. A fresh link comes with it."""
+        for reply in client.list_connections(operation.company.codat_id):
+            if reply.integration_key == operation.payload["platformKey"] or reply.source_type == "BankFeed":
+                return self._recorder(operation, reply, _("Found in Codat."))
+        return None
+
+    def send(self, client: CodatClient, operation: Operation) -> Recorder:
+        """Create it."""
+        reply = client.create_connection(
+            operation.company.codat_id, platform_key=operation.payload["platformKey"], idempotency_key=_key(operation)
+        )
+        return self._recorder(operation, reply, _("Created."))
+
+    @staticmethod
+    def _recorder(operation: Operation, reply: schemas.Connection, text: str) -> Recorder:
+        def record() -> str:
+            operation.connection = mirror.apply_connection(operation.company, reply)
+            operation.save(update_fields=["connection"])
+            return text
+
+        return record
+
+
+class AddAccounts:
+    """POST .../bankFeedAccounts/batch, or the guide's PUT when the setting says so and the connection is not new."""
+
+    def look(self, client: CodatClient, operation: Operation) -> Recorder | None:
+        """Adopt those that exist; done when none is left. The rest is sent as a new request."""
+        connection = _connection(operation)
+        self._adopt(operation, client.list_source_accounts(operation.company.codat_id, connection.codat_id))
+        return None if self.missing(operation) else lambda: _("Found in Codat.")
+
+    def send(self, client: CodatClient, operation: Operation) -> Recorder:
+        """Send what is missing, in one request."""
+        company, connection = operation.company, _connection(operation)
+        missing = self.missing(operation)
+        bodies = [
+            mapping.source_account_body(facts(account), schema=settings.CODAT_ACCOUNT_SCHEMA) for account in missing
+        ]
+        if operation.payload.get("method") == PUT:
+            replies: Sequence[schemas.SourceAccount] = client.put_source_accounts(
+                company.codat_id, connection.codat_id, bodies
+            )
+            return lambda: self._record(operation, replies)
+        self._freeze(operation, bodies)
+        batch = client.create_source_accounts(
+            company.codat_id, connection.codat_id, bodies, idempotency_key=_key(operation)
+        )
+        created = [item.account for item in batch.items if item.account is not None]
+        problems = {item.source_account_id: item for item in batch.items if item.account is None}
+        if problems:
+            self._adopt(operation, created)
+            self._settle(client, operation, problems)
+        return lambda: self._record(operation, created)
+
+    @staticmethod
+    def _freeze(operation: Operation, bodies: Sequence[object]) -> None:
+        """Another body needs another idempotency key: Codat answers 422 to the same key with different content."""
+        current = ledger.fingerprint(bodies)
+        if operation.fingerprint == current:
+            return
+        if operation.fingerprint:
+            operation.idempotency_key = uuid.uuid4()
+        operation.fingerprint = current
+        operation.save(update_fields=["fingerprint", "idempotency_key"])
+
+    def missing(self, operation: Operation) -> list[SourceAccount]:
+        """The accounts of this request that are not in Codat yet, in the order they were asked for."""
+        wanted = operation.payload["accountIds"]
+        accounts = SourceAccount.objects.filter(
+            company=operation.company_id, account_id__in=wanted, connection__isnull=True, gone_at__isnull=True
+        )
+        return sorted(accounts, key=lambda account: wanted.index(account.account_id))
+
+    def _settle(self, client: CodatClient, operation: Operation, problems: dict[str, schemas.BatchItem]) -> None:
+        """Decide about accounts the batch did not create: adopt those that exist, raise for the rest."""
+        connection = _connection(operation)
+        self._adopt(operation, client.list_source_accounts(operation.company.codat_id, connection.codat_id))
+        left = {account.account_id: account for account in self.missing(operation)}
+        refused = {account_id: item for account_id, item in problems.items() if account_id in left}
+        if not refused:
+            return
+        if any(item.status_code == 429 or item.status_code >= 500 for item in refused.values()):
+            raise ServerError("the batch was carried out in part", outcome_unknown=True, new_key_needed=True)
+        lines = []
+        with transaction.atomic():
+            for account_id, item in refused.items():
+                account = left[account_id]
+                account.last_error = item.error or _("Codat gave no reason (status %d).") % item.status_code
+                account.save(update_fields=["last_error", "updated_at"])
+                lines.append(f"{account.name}: {account.last_error}")
+        raise PartlyRefused(
+            _("Codat refused %(refused)d of %(all)d accounts. Correct them, then press Retry. %(reasons)s")
+            % {"refused": len(refused), "all": len(operation.payload["accountIds"]), "reasons": " ".join(lines)}
+        )
+
+    def _adopt(self, operation: Operation, replies: Sequence[schemas.SourceAccount]) -> None:
+        with transaction.atomic():
+            self._record(operation, replies)
+
+    @staticmethod
+    def _record(operation: Operation, replies: Sequence[schemas.SourceAccount]) -> str:
+        by_id = {reply.id: reply for reply in replies}
+        connection = _connection(operation)
+        wanted = SourceAccount.objects.filter(company=operation.company_id, account_id__in=by_id)
+        for account in wanted:
+            mirror.apply_account(account, connection, by_id[account.account_id])
+        return _("%d accounts in Codat.") % len(operation.payload["accountIds"])
+
+
+def facts(account: SourceAccount) -> mapping.AccountFacts:
+    """What Codat is told about an account."""
+    return mapping.AccountFacts(
+        account_id=account.account_id,
+        name=account.name,
+        account_type=account.account_type,
+        account_number=account.account_number,
+        currency=account.currency,
+        balance=account.balance,
+        sort_code=account.sort_code,
+        bank_code=account.bank_code,
+        routing_type=account.routing_type,
+        open_date=account.account_open_date,
+        nickname="",
+    )
+
+
+class RefreshLink:
+    """GET /companies/{companyId}/connections: every reply carries a fresh link (the guide's way)."""
+
+    def look(self, client: CodatClient, operation: Operation) -> Recorder | None:
+        """A read has no effect to find: it is simply made again."""
+        return None
+
+    def send(self, client: CodatClient, operation: Operation) -> Recorder:
+        """Read the company's connections and keep the link."""
+        connection = _connection(operation)
+        replies = client.list_connections(operation.company.codat_id)
+        reply = next((reply for reply in replies if reply.id == connection.codat_id), None)
+        if reply is None:
+            raise NotFound("the connection is not in Codat's list")
+
+        def record() -> str:
+            fresh = mirror.apply_connection(operation.company, reply)
+            if fresh.status == ConnectionStatus.LINKED:
+                return _("Already linked: no link is needed.")
+            return _("Fresh link fetched.")
+
+        return record
+
+
+class ChangeAccount:
+    """PATCH .../bankFeedAccounts/{accountId}: rename, or set disconnected. Both may safely be sent twice."""
+
+    def look(self, client: CodatClient, operation: Operation) -> Recorder | None:
+        """Nothing to find: sending the same change again changes nothing."""
+        return None
+
+    def send(self, client: CodatClient, operation: Operation) -> Recorder:
+        """Send the frozen change."""
+        account, connection = _account(operation), _connection(operation)
+        reply = client.update_source_account(
+            operation.company.codat_id,
+            connection.codat_id,
+            account.account_id,
+            name=operation.payload.get("accountName"),
+            status=operation.payload.get("status"),
+            idempotency_key=_key(operation),
+        )
+
+        def record() -> str:
+            mirror.apply_account(account, connection, reply)
+            if "accountName" not in operation.payload:
+                return _("Set to disconnected.")
+            account.name = reply.name
+            account.save(update_fields=["name", "updated_at"])
+            return _("Renamed to %s.") % reply.name
+
+        return record
+
+
+class DeleteAccount:
+    """DELETE .../bankFeedAccounts/{accountId}. Gone already counts as done."""
+
+    def look(self, client: CodatClient, operation: Operation) -> Recorder | None:
+        """Nothing to find: deleting what is gone answers 404, which is done too."""
+        return None
+
+    def send(self, client: CodatClient, operation: Operation) -> Recorder:
+        """Delete it."""
+        account, connection = _account(operation), _connection(operation)
+        try:
+            client.delete_source_account(operation.company.codat_id, connection.codat_id, account.account_id)
+            text = _("Deleted.")
+        except NotFound:
+            text = _("Was already gone in Codat.")
+
+        def record() -> str:
+            mirror.mark_gone(account)
+            return text
+
+        return record
+
+
+class UnlinkConnection:
+    """PATCH .../connections/{connectionId}: only a `Linked` connection can be unlinked."""
+
+    def look(self, client: CodatClient, operation: Operation) -> Recorder | None:
+        """Done when Codat no longer shows it as linked."""
+        connection = _connection(operation)
+        reply = client.get_connection(operation.company.codat_id, connection.codat_id)
+        return None if reply.status == ConnectionStatus.LINKED else self._recorder(operation, reply)
+
+    def send(self, client: CodatClient, operation: Operation) -> Recorder:
+        """Unlink it."""
+        connection = _connection(operation)
+        reply = client.unlink_connection(
+            operation.company.codat_id, connection.codat_id, idempotency_key=_key(operation)
+        )
+        return self._recorder(operation, reply)
+
+    @staticmethod
+    def _recorder(operation: Operation, reply: schemas.Connection) -> Recorder:
+        def record() -> str:
+            mirror.apply_connection(operation.company, reply)
+            mirror.settle_onboarding(operation.company)
+            return _("Now %s.") % reply.status
+
+        return record
+
+
+class RevokeCredentials:
+    """DELETE .../credentials: revokes every set of the connection. May safely be sent twice."""
+
+    def look(self, client: CodatClient, operation: Operation) -> Recorder | None:
+        """Nothing to find: Codat lists no credentials."""
+        return None
+
+    def send(self, client: CodatClient, operation: Operation) -> Recorder:
+        """Revoke them all."""
+        client.revoke_credentials(operation.company.codat_id, _connection(operation).codat_id)
+        return lambda: _("All credentials of this connection are revoked.")
+
+
+STEPS: dict[str, Step] = {
+    OperationKind.CREATE_COMPANY: CreateCompany(),
+    OperationKind.CREATE_CONNECTION: CreateConnection(),
+    OperationKind.ADD_ACCOUNTS: AddAccounts(),
+    OperationKind.REFRESH_LINK: RefreshLink(),
+    OperationKind.RENAME_ACCOUNT: ChangeAccount(),
+    OperationKind.DISCONNECT_ACCOUNT: ChangeAccount(),
+    OperationKind.DELETE_ACCOUNT: DeleteAccount(),
+    OperationKind.UNLINK_CONNECTION: UnlinkConnection(),
+    OperationKind.REVOKE_CREDENTIALS: RevokeCredentials(),
+}
+"""Every kind the queue carries out. Generating credentials is not here: its answer may only ever be on one screen."""

@@ -1,0 +1,258 @@
+"""Every state the product shows: its values, its words, its colour and what a person should do next.
+
+Pure: no models, no I/O. Values that Codat may add later are never a crash: `describe` answers them as unknown.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from django.db import models
+from django.utils.functional import Promise
+from django.utils.translation import gettext_lazy as _
+
+Text = str | Promise
+
+
+class Tone(StrEnum):
+    """The colour family of a status pill. The word beside it always carries the meaning too."""
+
+    NEUTRAL = "neutral"
+    WAITING = "waiting"
+    GOOD = "good"
+    WARNING = "warning"
+    BAD = "bad"
+
+
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    """How a state is shown: label on the pill, colour, plain meaning, and the next step."""
+
+    label: Text
+    tone: Tone
+    meaning: Text
+    next_step: Text = ""
+
+
+class OnboardingState(models.TextChoices):
+    """Where one company stands on the way to a customer link."""
+
+    DRAFT = "draft", _("Draft")
+    QUEUED = "queued", _("Queued")
+    WORKING = "working", _("Working")
+    RETRYING = "retrying", _("Retrying")
+    FAILED = "failed", _("Needs attention")
+    LINK_READY = "link_ready", _("Link ready")
+    LINKED = "linked", _("Linked")
+
+
+class ConnectionStatus(models.TextChoices):
+    """Codat's `status` of a connection."""
+
+    PENDING_AUTH = "PendingAuth", _("PendingAuth")
+    LINKED = "Linked", _("Linked")
+    UNLINKED = "Unlinked", _("Unlinked")
+    DEAUTHORIZED = "Deauthorized", _("Deauthorized")
+
+
+class AccountStatus(models.TextChoices):
+    """Codat's `status` of a source account. The empty value means: not in Codat yet."""
+
+    PENDING = "pending", _("pending")
+    CONNECTING = "connecting", _("connecting")
+    CONNECTED = "connected", _("connected")
+    DISCONNECTED = "disconnected", _("disconnected")
+    UNKNOWN = "unknown", _("unknown")
+
+
+class AccountType(models.TextChoices):
+    """Account types of Codat's current (v2) source account body."""
+
+    CHECKING = "checking", _("Checking")
+    SAVINGS = "savings", _("Savings")
+    LOAN = "loan", _("Loan")
+    CREDIT_CARD = "creditCard", _("Credit card")
+    PREPAID_CARD = "prepaidCard", _("Prepaid card")
+
+
+class RoutingType(models.TextChoices):
+    """Values of `routingInfo.type` in Codat's source account body."""
+
+    RTN = "rtn", "rtn"
+    ABA = "aba", "aba"
+    SWIFT = "swift", "swift"
+    BSB = "bsb", "bsb"
+    IBAN = "iban", "iban"
+    NZ2 = "nz2", "nz2"
+    TRNO = "trno", "trno"
+    SORTCODE = "sortcode", "sortcode"
+    BLZ = "blz", "blz"
+    IFSC = "ifsc", "ifsc"
+    BANKCODE = "bankcode", "bankcode"
+    APCA = "apca", "apca"
+    CLABE = "clabe", "clabe"
+
+
+class Country(models.TextChoices):
+    """Bank feeds are offered to customers in the United States and Canada only."""
+
+    US = "US", _("United States")
+    CA = "CA", _("Canada")
+
+
+class Language(models.TextChoices):
+    """Languages of the customer's pages."""
+
+    EN = "en", _("English")
+    FR = "fr", _("French")
+
+
+class OperationKind(models.TextChoices):
+    """What one row of the ledger asks of Codat."""
+
+    CREATE_COMPANY = "create_company", _("Create company")
+    CREATE_CONNECTION = "create_connection", _("Create connection")
+    ADD_ACCOUNTS = "add_accounts", _("Add source accounts")
+    REFRESH_LINK = "refresh_link", _("Refresh link")
+    RENAME_ACCOUNT = "rename_account", _("Rename source account")
+    DISCONNECT_ACCOUNT = "disconnect_account", _("Disconnect source account")
+    DELETE_ACCOUNT = "delete_account", _("Delete source account")
+    UNLINK_CONNECTION = "unlink_connection", _("Unlink connection")
+    GENERATE_CREDENTIALS = "generate_credentials", _("Generate QuickBooks credentials")
+    REVOKE_CREDENTIALS = "revoke_credentials", _("Revoke QuickBooks credentials")
+
+
+class OperationState(models.TextChoices):
+    """The life of one ledger row."""
+
+    QUEUED = "queued", _("Waiting")
+    SENDING = "sending", _("Sending")
+    SUCCEEDED = "succeeded", _("Done")
+    FAILED = "failed", _("Failed")
+    UNKNOWN = "unknown", _("Unknown")
+    CANCELLED = "cancelled", _("Cancelled")
+
+
+OPEN_OPERATION_STATES = (OperationState.QUEUED, OperationState.SENDING, OperationState.UNKNOWN)
+"""States in which the ledger still owes Codat a call or a look."""
+
+OPERATION_TRANSITIONS: dict[str, frozenset[str]] = {
+    OperationState.QUEUED: frozenset({OperationState.SENDING, OperationState.CANCELLED, OperationState.FAILED}),
+    OperationState.SENDING: frozenset(
+        {OperationState.SUCCEEDED, OperationState.FAILED, OperationState.UNKNOWN, OperationState.QUEUED}
+    ),
+    OperationState.UNKNOWN: frozenset({OperationState.SENDING, OperationState.SUCCEEDED, OperationState.FAILED}),
+    OperationState.SUCCEEDED: frozenset(),
+    OperationState.FAILED: frozenset(),
+    OperationState.CANCELLED: frozenset(),
+}
+"""Allowed moves. Finished rows never change: a retry is a new row."""
+
+ONBOARDING_MEANINGS: dict[str, Meaning] = {
+    OnboardingState.DRAFT: Meaning(
+        OnboardingState.DRAFT.label, Tone.NEUTRAL, _("Only here; nothing was sent to Codat."), _("Press Onboard.")
+    ),
+    OnboardingState.QUEUED: Meaning(
+        OnboardingState.QUEUED.label, Tone.WAITING, _("Waiting for a worker."), _("Nothing: it starts by itself.")
+    ),
+    OnboardingState.WORKING: Meaning(
+        OnboardingState.WORKING.label, Tone.WAITING, _("A worker is talking to Codat."), _("Nothing: wait a moment.")
+    ),
+    OnboardingState.RETRYING: Meaning(
+        OnboardingState.RETRYING.label,
+        Tone.WARNING,
+        _("Codat did not answer as it should. The step is tried again by itself."),
+        _("Nothing: it continues when Codat answers."),
+    ),
+    OnboardingState.FAILED: Meaning(
+        OnboardingState.FAILED.label,
+        Tone.BAD,
+        _("A step was refused and waits for a person."),
+        _("Read the failed step, correct what it names, then press Retry."),
+    ),
+    OnboardingState.LINK_READY: Meaning(
+        OnboardingState.LINK_READY.label,
+        Tone.GOOD,
+        _("Company, connection and accounts are in Codat; the customer can connect."),
+        _("Show the link and hand it to the customer within its hour."),
+    ),
+    OnboardingState.LINKED: Meaning(
+        OnboardingState.LINKED.label, Tone.GOOD, _("The customer has connected QuickBooks."), _("Nothing.")
+    ),
+}
+
+CONNECTION_MEANINGS: dict[str, Meaning] = {
+    ConnectionStatus.PENDING_AUTH: Meaning(
+        ConnectionStatus.PENDING_AUTH.label,
+        Tone.WAITING,
+        _("The customer has not finished in QuickBooks."),
+        _("Hand the customer a fresh link."),
+    ),
+    ConnectionStatus.LINKED: Meaning(
+        ConnectionStatus.LINKED.label, Tone.GOOD, _("QuickBooks reads at least one account."), _("Nothing.")
+    ),
+    ConnectionStatus.UNLINKED: Meaning(
+        ConnectionStatus.UNLINKED.label,
+        Tone.BAD,
+        _("No account is read by QuickBooks any more, or the connection was unlinked."),
+        _("Hand the customer a fresh link and ask them to connect again in QuickBooks."),
+    ),
+    ConnectionStatus.DEAUTHORIZED: Meaning(
+        ConnectionStatus.DEAUTHORIZED.label,
+        Tone.BAD,
+        _("The customer withdrew the authorisation."),
+        _("Ask the customer whether they want the feed; then hand over a fresh link."),
+    ),
+}
+
+NOT_IN_CODAT = ""
+
+ACCOUNT_MEANINGS: dict[str, Meaning] = {
+    NOT_IN_CODAT: Meaning(_("not in Codat"), Tone.NEUTRAL, _("Only here; not yet sent to Codat."), _("Press Onboard.")),
+    AccountStatus.PENDING: Meaning(
+        AccountStatus.PENDING.label,
+        Tone.WAITING,
+        _("In Codat; the customer has not connected it."),
+        _("Hand over a link."),
+    ),
+    AccountStatus.CONNECTING: Meaning(
+        AccountStatus.CONNECTING.label, Tone.WAITING, _("QuickBooks is connecting it now."), _("Wait a few minutes.")
+    ),
+    AccountStatus.CONNECTED: Meaning(
+        AccountStatus.CONNECTED.label, Tone.GOOD, _("QuickBooks reads this account."), _("Nothing.")
+    ),
+    AccountStatus.DISCONNECTED: Meaning(
+        AccountStatus.DISCONNECTED.label,
+        Tone.BAD,
+        _("QuickBooks has not asked for this account for ten days; the feed may have stopped ten days before."),
+        _("Hand the customer a fresh link and ask them to connect again in QuickBooks."),
+    ),
+    AccountStatus.UNKNOWN: Meaning(
+        AccountStatus.UNKNOWN.label,
+        Tone.WARNING,
+        _("Codat does not know the state."),
+        _("Refresh; if it stays, ask Codat."),
+    ),
+}
+
+OPERATION_MEANINGS: dict[str, Meaning] = {
+    OperationState.QUEUED: Meaning(OperationState.QUEUED.label, Tone.WAITING, _("Not sent yet.")),
+    OperationState.SENDING: Meaning(OperationState.SENDING.label, Tone.WAITING, _("On its way to Codat.")),
+    OperationState.SUCCEEDED: Meaning(OperationState.SUCCEEDED.label, Tone.GOOD, _("Codat has done it.")),
+    OperationState.FAILED: Meaning(OperationState.FAILED.label, Tone.BAD, _("Codat refused it, or we gave up.")),
+    OperationState.UNKNOWN: Meaning(
+        OperationState.UNKNOWN.label,
+        Tone.WARNING,
+        _("The answer was lost. We look at Codat before anything is sent again."),
+    ),
+    OperationState.CANCELLED: Meaning(OperationState.CANCELLED.label, Tone.NEUTRAL, _("Withdrawn before it was sent.")),
+}
+
+
+def describe(meanings: dict[str, Meaning], value: str) -> Meaning:
+    """How to show `value`; a value Codat added after this release is shown as it is, marked unknown."""
+    known = meanings.get(value)
+    if known is not None:
+        return known
+    return Meaning(value, Tone.WARNING, _("A state that this product does not know yet."), _("Ask an administrator."))

@@ -1,0 +1,59 @@
+"""What the queue runs. Thin: ids in, one service call, a short result out. Every task is safe to run twice."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from datetime import timedelta
+from functools import wraps
+from typing import ParamSpec
+
+import structlog
+
+from feeds import audit, queue
+from feeds.services import health, links, onboarding, sync
+
+P = ParamSpec("P")
+
+
+def task(func: Callable[P, str]) -> Callable[P, str]:
+    """Give a task its actor, an id on its log lines, and a heartbeat: a worker that runs anything is alive."""
+
+    @wraps(func)
+    def run(*args: P.args, **kwargs: P.kwargs) -> str:
+        context = structlog.contextvars.bound_contextvars(task=func.__name__, task_id=str(uuid.uuid4()))
+        with context, audit.acting(audit.Actor.service("worker")):
+            health.beat(health.WORKER)
+            return func(*args, **kwargs)
+
+    return run
+
+
+@task
+def heartbeat() -> str:
+    """Prove that a worker takes tasks from the queue."""
+    return "alive"
+
+
+@task
+def advance(company_id: int) -> str:
+    """Do whatever Codat still owes one company."""
+    return onboarding.advance(company_id)
+
+
+@task
+def refresh_recent() -> str:
+    """Read the status of companies that were onboarded lately."""
+    return f"{sync.refresh_recent()} read"
+
+
+@task
+def clear_expired_links() -> str:
+    """Forget customer links that no longer work."""
+    return f"{links.clear_expired()} cleared"
+
+
+@task
+def prune_finished_tasks() -> str:
+    """Keep the queue's own records short."""
+    return f"{queue.prune_finished(older_than=timedelta(days=7))} deleted"

@@ -1,0 +1,12 @@
+"""The product's settings for the suite. Whatever a developer's `.env` says, no test ever speaks to real Codat."""
+
+import os
+
+os.environ["ENVIRONMENT"] = "test"
+os.environ["CODAT_SANDBOX"] = "true"
+os.environ["CODAT_BASE_URL"] = "http://localhost:9"  # the discard port: a test that forgot the stand-in is refused
+os.environ["CODAT_API_KEY"] = "no-such-key"
+
+from backoffice.settings import *  # noqa: E402, F403
+
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
