@@ -110,7 +110,7 @@ class SqliteStore:
             connection.execute("BEGIN IMMEDIATE")
             (stored,) = connection.execute("SELECT tat FROM rate_limit").fetchone()
             tat, decision = step(stored, time.time_ns() // 1_000_000)
-            if decision.allowed:
+            if tat != stored:
                 connection.execute("UPDATE rate_limit SET tat = ?", (tat,))
             connection.execute("COMMIT")
         return decision
@@ -144,7 +144,7 @@ class PostgresStore:
             stored = _number(connection, "SELECT tat FROM codat_rate_limit WHERE id = 1 FOR UPDATE")
             now = _number(connection, "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint")
             tat, decision = step(stored, now)
-            if decision.allowed:
+            if tat != stored:
                 connection.execute("UPDATE codat_rate_limit SET tat = %s WHERE id = 1", (tat,))
         return decision
 

@@ -34,7 +34,7 @@ def parse_time(text: object) -> datetime | None:
     match = _TIME.fullmatch(text.strip()) if isinstance(text, str) else None
     if match is None:
         return None
-    zone = match["zone"] or "Z"
+    zone = (match["zone"] or "Z").upper()
     fraction = (match["fraction"] or "0")[:6]
     try:
         moment = datetime.fromisoformat(f"{match['date']}T{match['time'] or '00:00'}").replace(

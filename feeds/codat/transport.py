@@ -140,7 +140,8 @@ class Transport:
         """
         body = bytearray()
         try:
-            for chunk in response.iter_content(_CHUNK):
+            # read1 returns what has come; iter_content would wait for a whole chunk.
+            while chunk := response.raw.read1(_CHUNK, decode_content=True):
                 body += chunk
                 if time.monotonic() > deadline:
                     raise requests.ReadTimeout
@@ -192,7 +193,7 @@ def parse_retry_after(value: str | None, now: datetime) -> float | None:
     """Read `Retry-After`, seconds or a date, as seconds from `now`; None where it is missing or senseless."""
     if value is None:
         return None
-    if value.strip().isdigit():
+    if value.isascii() and value.strip().isdigit():
         return float(value)
     return seconds_until(_moment(value), now)
 

@@ -1,0 +1,210 @@
+"""Faults of a real connection, made by a small server on a socket."""
+
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import pytest
+
+from feeds.codat import CodatClient
+from feeds.codat import client as client_module
+from feeds.codat.errors import CodatError, ConnectionLost, MalformedReply, Timeout, Unauthorized, Unreachable
+
+from .samples import COMPANY_ID, KEY
+
+Handler = Callable[[socket.socket], None]
+
+
+@contextmanager
+def server(handle: Handler) -> Iterator[str]:
+    """Serve each connection with `handle`, after the request has come in; yields the base URL."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=answer, args=(connection,), daemon=True).start()
+
+    def answer(connection: socket.socket) -> None:
+        with connection:
+            connection.recv(65536)
+            try:
+                handle(connection)
+            except OSError:
+                pass  # the client has hung up, as some tests want it to
+
+    threading.Thread(target=serve, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        # Closing alone would leave accept() waiting.
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+
+
+def reply(body: bytes, *, length: int | None = None, status: str = "200 OK") -> bytes:
+    head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body) if length is None else length}"
+    return head.encode() + b"\r\n\r\n" + body
+
+
+def write(base_url: str, **settings: float) -> CodatError:
+    with pytest.raises(CodatError) as caught:
+        CodatClient(base_url, "k", **settings).create_connection(COMPANY_ID, idempotency_key=KEY)  # type: ignore[arg-type]
+    return caught.value
+
+
+def test_a_refused_connection_has_sent_nothing() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+
+    error = write(f"http://127.0.0.1:{port}")
+
+    assert type(error) is Unreachable
+    assert not error.outcome_unknown
+
+
+def test_an_unknown_name_has_sent_nothing() -> None:
+    error = write("http://codat.invalid")
+
+    assert type(error) is Unreachable
+    assert not error.outcome_unknown
+
+
+def test_a_connection_that_is_never_made_has_sent_nothing() -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        address = listener.getsockname()
+        # With the queue of a listener that never accepts full, further connections hang.
+        waiting = [socket.socket() for _ in range(4)]
+        for each in waiting:
+            each.setblocking(False)
+            each.connect_ex(address)
+        error = write(f"http://127.0.0.1:{address[1]}", connect_timeout=0.3)
+        for each in waiting:
+            each.close()
+
+    assert type(error) is Timeout
+    assert not error.outcome_unknown
+
+
+def test_a_server_without_a_trusted_certificate_has_got_nothing(tmp_path_factory: pytest.TempPathFactory) -> None:
+    trusted_by_nobody = _self_signed(tmp_path_factory)
+
+    def handshake(connection: socket.socket) -> None:
+        trusted_by_nobody.wrap_socket(connection, server_side=True)
+
+    listener = socket.create_server(("127.0.0.1", 0))
+    threading.Thread(target=lambda: _quietly(handshake, listener.accept()[0]), daemon=True).start()
+    error = write(f"https://127.0.0.1:{listener.getsockname()[1]}")
+    listener.close()
+
+    assert type(error) is Unreachable
+    assert not error.outcome_unknown
+
+
+def _quietly(handle: Handler, connection: socket.socket) -> None:
+    with connection:
+        try:
+            handle(connection)
+        except OSError:
+            pass  # the client refuses the certificate: that is the test
+
+
+def _self_signed(factory: pytest.TempPathFactory) -> ssl.SSLContext:
+    import subprocess
+
+    folder = factory.mktemp("certificate")
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=127.0.0.1"]
+        + ["-keyout", str(folder / "key.pem"), "-out", str(folder / "certificate.pem")],
+        check=True,
+        capture_output=True,
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "certificate.pem", folder / "key.pem")
+    return context
+
+
+LOST: dict[str, tuple[Handler, type[CodatError]]] = {
+    "no answer in time": (lambda connection: time.sleep(2), Timeout),
+    "closed without an answer": (lambda connection: None, ConnectionLost),
+    "closed within the head": (lambda connection: connection.sendall(b"HTTP/1.1 200 OK\r\nConte"), MalformedReply),
+    "closed within the body": (lambda connection: connection.sendall(reply(b'{"id": ', length=99)), ConnectionLost),
+    "no HTTP at all": (lambda connection: connection.sendall(b"220 mail.test ESMTP\r\n"), ConnectionLost),
+    "no JSON": (lambda connection: connection.sendall(reply(b"<html></html>")), MalformedReply),
+    "JSON cut off": (lambda connection: connection.sendall(reply(b'{"id": "x"')), MalformedReply),
+    "no text": (lambda connection: connection.sendall(reply(b"\xff\xfe\x00")), MalformedReply),
+}
+
+
+@pytest.mark.parametrize(("handle", "kind"), LOST.values(), ids=LOST.keys())
+def test_a_write_whose_reply_is_lost_may_have_happened(handle: Handler, kind: type[CodatError]) -> None:
+    with server(handle) as base_url:
+        error = write(base_url, read_timeout=0.3)
+
+    assert type(error) is kind
+    assert error.retryable
+    assert error.outcome_unknown
+    assert error.__context__ is None
+
+
+def test_a_body_that_stops_halfway_is_a_timeout() -> None:
+    def stall(connection: socket.socket) -> None:
+        connection.sendall(reply(b'{"id": ', length=99))
+        time.sleep(2)
+
+    with server(stall) as base_url:
+        error = write(base_url, read_timeout=0.3)
+
+    assert type(error) is Timeout
+    assert error.outcome_unknown
+
+
+def test_a_trickle_ends_at_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "TOTAL_TIMEOUT", 0.5)
+
+    def trickle(connection: socket.socket) -> None:
+        connection.sendall(reply(b"", length=1000))
+        for _ in range(100):
+            connection.sendall(b" " * 10)
+            time.sleep(0.05)
+
+    started = time.monotonic()
+    with server(trickle) as base_url:
+        error = write(base_url, read_timeout=20)
+
+    assert type(error) is Timeout
+    assert time.monotonic() - started < 2
+
+
+def test_a_refusal_counts_when_its_explanation_is_lost() -> None:
+    def cut_off(connection: socket.socket) -> None:
+        connection.sendall(reply(b'{"error": ', length=99, status="401 Unauthorized"))
+
+    with server(cut_off) as base_url:
+        assert type(write(base_url)) is Unauthorized
+
+
+def test_one_client_serves_many_threads_over_kept_connections() -> None:
+    connections = []
+
+    def keep(connection: socket.socket) -> None:
+        connections.append(connection)
+        connection.sendall(reply(b'{"id": "x"}'))
+        while connection.recv(65536):
+            connection.sendall(reply(b'{"id": "x"}'))
+
+    with server(keep) as base_url, ThreadPoolExecutor(4) as threads:
+        client = CodatClient(base_url, "k")
+        companies = list(threads.map(lambda _: client.get_company(COMPANY_ID), range(40)))
+
+    assert {company.id for company in companies} == {"x"}
+    assert len(connections) <= 4
