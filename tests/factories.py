@@ -1,0 +1,128 @@
+"""Rows for tests. All names and numbers are invented."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+import factory
+from django.contrib.auth.models import Group, Permission, User
+from django.utils import timezone
+from factory.django import DjangoModelFactory
+
+from feeds.models import Batch, Company, Connection, Operation, SourceAccount
+from feeds.services import roles
+from feeds.states import AccountStatus, ConnectionStatus, OnboardingState, OperationKind
+
+PASSWORD = "a long invented pass phrase"
+
+
+class UserFactory(DjangoModelFactory[User]):
+    """A staff member: `UserFactory(role="Support")`, or `UserFactory(permissions=["feeds.view_company"])`."""
+
+    class Meta:
+        model = User
+        skip_postgeneration_save = True
+
+    username = factory.Sequence(lambda n: f"staff{n}")
+    first_name = "Robin"
+    last_name = factory.Sequence(lambda n: f"Staff {n}")
+    email = factory.LazyAttribute(lambda user: f"{user.username}@bank.example")
+    is_staff = True
+    password = factory.django.Password(PASSWORD)
+
+    @factory.post_generation
+    def role(self: User, create: bool, name: str | None, **_kwargs: Any) -> None:  # type: ignore[misc]
+        """One of `services.roles.ROLES`."""
+        if name is not None:
+            roles.sync_roles()
+            self.groups.add(Group.objects.get(name=name))
+
+    @factory.post_generation
+    def permissions(self: User, create: bool, labels: Sequence[str] | None, **_kwargs: Any) -> None:  # type: ignore[misc]
+        """Full labels, such as "feeds.view_company"."""
+        for label in labels or ():
+            app_label, codename = label.split(".")
+            self.user_permissions.add(Permission.objects.get(content_type__app_label=app_label, codename=codename))
+
+
+class CompanyFactory(DjangoModelFactory[Company]):
+    """A company that is only here. `in_codat=True`: Codat has it too."""
+
+    class Meta:
+        model = Company
+
+    class Params:
+        in_codat = factory.Trait(
+            codat_id=factory.LazyFunction(lambda: str(uuid.uuid4())),
+            codat_name=factory.SelfAttribute("legal_name"),
+            onboarding_state=OnboardingState.LINK_READY,
+            read_at=factory.LazyFunction(timezone.now),
+        )
+
+    customer_number = factory.Sequence(lambda n: f"C-{n:06}")
+    legal_name = factory.Sequence(lambda n: f"Maple Bakery {n} Inc.")
+    contact_name = "Alex Doe"
+    contact_email = factory.Sequence(lambda n: f"alex{n}@maple.example")
+
+
+class ConnectionFactory(DjangoModelFactory[Connection]):
+    """A connection that waits for the customer. `with_link=True`: we hold a link that works for an hour."""
+
+    class Meta:
+        model = Connection
+
+    class Params:
+        with_link = factory.Trait(
+            link_url=factory.LazyAttribute(lambda it: f"https://link.example/{it.codat_id}?otp=112233"),
+            link_fetched_at=factory.LazyFunction(timezone.now),
+            link_expires_at=factory.LazyFunction(lambda: timezone.now() + timedelta(hours=1)),
+        )
+        linked = factory.Trait(status=ConnectionStatus.LINKED)
+
+    company = factory.SubFactory(CompanyFactory, in_codat=True)
+    codat_id = factory.LazyFunction(lambda: str(uuid.uuid4()))
+    status = ConnectionStatus.PENDING_AUTH
+    read_at = factory.LazyFunction(timezone.now)
+
+
+class SourceAccountFactory(DjangoModelFactory[SourceAccount]):
+    """An account that is only here. `in_codat=True`: it is on a connection of its company, and pending."""
+
+    class Meta:
+        model = SourceAccount
+
+    class Params:
+        in_codat = factory.Trait(
+            company=factory.SubFactory(CompanyFactory, in_codat=True),
+            connection=factory.SubFactory(ConnectionFactory, company=factory.SelfAttribute("..company")),
+            status=AccountStatus.PENDING,
+            read_at=factory.LazyFunction(timezone.now),
+        )
+
+    company = factory.SubFactory(CompanyFactory)
+    account_id = factory.LazyFunction(lambda: str(uuid.uuid4()))
+    name = factory.Sequence(lambda n: f"Operating account {n}")
+    account_number = factory.Sequence(lambda n: f"{4_000_100_000 + n}")
+
+
+class OperationFactory(DjangoModelFactory[Operation]):
+    """A ledger row that waits."""
+
+    class Meta:
+        model = Operation
+
+    company = factory.SubFactory(CompanyFactory, in_codat=True)
+    kind = OperationKind.REFRESH_LINK
+    requested_by_name = "Robin Staff"
+
+
+class BatchFactory(DjangoModelFactory[Batch]):
+    """A bulk onboarding without companies; add them through `BatchItem`."""
+
+    class Meta:
+        model = Batch
+
+    label = factory.Sequence(lambda n: f"Upload {n}")
