@@ -67,6 +67,16 @@ def not_linked(connection: Connection) -> Text:
     return _("Only a connection that is Linked can be unlinked; this one is %s.") % connection.status
 
 
+def link_secret(connection: Connection) -> Secret:
+    """The customer's link, for one page; that it was shown is recorded. Raises Refused when none works now."""
+    link = links.reveal(connection, actor=current_actor())
+    notes = [
+        _("Hand it to %s only, and never by a public channel.") % connection.company.contact_name,
+        _("The customer opens it, then connects the accounts in QuickBooks Online."),
+    ]
+    return Secret(_("Customer link"), [(_("Customer link"), link.url)], notes, link.expires_at)
+
+
 @admin.register(Connection)
 class ConnectionAdmin(ActionsAdmin[Connection], MirrorAdmin[Connection]):
     """Read-only: everything here is Codat's. `link_url` is on no screen but the page that Show link answers with."""
@@ -169,13 +179,7 @@ class ConnectionAdmin(ActionsAdmin[Connection], MirrorAdmin[Connection]):
         unavailable=no_live_link,
     )
     def show_link(self, request: HttpRequest, connection: Connection, data: dict[str, Any]) -> HttpResponse:
-        link = links.reveal(connection, actor=current_actor())
-        notes = [
-            _("Hand it to %s only, and never by a public channel.") % connection.company.contact_name,
-            _("The customer opens it, then connects the accounts in QuickBooks Online."),
-        ]
-        rows = [(_("Customer link"), link.url)]
-        return self.secret_page(request, connection, Secret(_("Customer link"), rows, notes, link.expires_at))
+        return self.secret_page(request, connection, link_secret(connection))
 
     @object_action(
         "generate-credentials",
