@@ -25,7 +25,7 @@ class SandboxProcess:
 
     Args:
         data: Its SQLite file; kept across :meth:`stop`, :meth:`kill` and :meth:`start`, as is the port.
-        arguments: Further options, e.g. ``"--strict-otp"``; later ones win over the defaults here, which lift both limits.
+        arguments: Further options, e.g. ``"--strict-otp"``; they win over the defaults here, which lift both limits.
     """
 
     def __init__(self, data: Path, *arguments: str) -> None:
@@ -72,7 +72,7 @@ class SandboxProcess:
         return answer.json()
 
     def post_fault(self, action: str, method: str = "*", path: str = "*", **fields: Any) -> None:
-        """Order a fault: ``status``, ``drop_before``, ``drop_after``, ``delay`` or ``malformed``; see ``feeds/sandbox/faults.py``."""
+        """Order a fault; the actions and fields are those of ``feeds/sandbox/faults.py``."""
         self.control("POST", "faults", {"action": action, "method": method, "path": path, **fields})
 
     def faults(self) -> list[dict[str, Any]]:

@@ -144,9 +144,8 @@ def listing(db: sqlite3.Connection, page: Page, mint: LinkMint, tags: str | None
 
 def _filtered(db: sqlite3.Connection, page: Page, mint: LinkMint, tags: str) -> Reply:
     condition, values = tag_condition(tags)
-    found = [
-        row[0] for row in db.execute(f"SELECT position FROM companies WHERE {condition} ORDER BY position", values)
-    ]  # noqa: S608
+    query = f"SELECT position FROM companies WHERE {condition} ORDER BY position"  # noqa: S608 - values are bound
+    found = [row[0] for row in db.execute(query, values)]
     chosen = json.dumps(found[page.first - 1 : page.last])
     return page.reply(_shown(db, "c.position IN (SELECT value FROM json_each(?))", (chosen,), mint), len(found))
 
@@ -177,7 +176,6 @@ def _term(term: str, values: list[str]) -> str:
 
 def _shown(db: sqlite3.Connection, condition: str, values: tuple[Any, ...], mint: LinkMint) -> Iterator[str]:
     """Serialise the companies that meet a condition, by gluing stored JSON: parsing 5,000 bodies would cost most."""
-    # CROSS JOIN fixes the order: companies by position first, then the connections of each.
     rows = db.execute(
         "SELECT c.id AS company_id, c.body AS company, n.id AS connection_id, n.body AS connection "  # noqa: S608
         "FROM companies c LEFT JOIN connections n ON n.company_id = c.id "

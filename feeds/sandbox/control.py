@@ -8,7 +8,7 @@ from typing import Any
 from django.http import HttpRequest, HttpResponse
 
 from feeds.sandbox import accounts, connections, lifecycle, seed, webhooks
-from feeds.sandbox.api import http, read_json
+from feeds.sandbox.api import ROUTES, http, read_json
 from feeds.sandbox.clock import from_iso, iso
 from feeds.sandbox.program import Sandbox, Work
 from feeds.sandbox.replies import Refusal, Reply, ok
@@ -25,7 +25,7 @@ def show_faults(sandbox: Sandbox, host: str, body: Any) -> list[Record]:
 
 def add_fault(sandbox: Sandbox, host: str, body: Any) -> Record:
     """``POST faults``: see :class:`feeds.sandbox.faults.Fault`."""
-    return sandbox.faults.add(body)
+    return sandbox.faults.add(body, ROUTES.keys())
 
 
 def clear_faults(sandbox: Sandbox, host: str, body: Any) -> None:
@@ -39,7 +39,7 @@ def show_clock(sandbox: Sandbox, host: str, body: Any) -> Record:
 
 
 def move_clock(sandbox: Sandbox, host: str, body: Any) -> Record:
-    """``POST clock``: ``{"advance_seconds": n}``, ``{"set": iso}`` or ``{"reset": true}``; what falls due then happens."""
+    """``POST clock``: ``{"advance_seconds": n}``, ``{"set": iso}`` or ``{"reset": true}``; what is due happens."""
     if body.get("reset"):
         offset = 0.0
     elif "set" in body:

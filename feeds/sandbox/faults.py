@@ -4,6 +4,7 @@ They live in memory only: a fault is of the wire, not of the state, so a restart
 """
 
 import threading
+from collections.abc import Collection
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -11,6 +12,7 @@ from feeds.sandbox.replies import Refusal
 from feeds.sandbox.store import Record
 
 STATUS, DROP_BEFORE, DROP_AFTER, DELAY, MALFORMED = "status", "drop_before", "drop_after", "delay", "malformed"
+ANY = "*"
 ACTIONS = (STATUS, DROP_BEFORE, DROP_AFTER, DELAY, MALFORMED)
 
 
@@ -19,8 +21,9 @@ class Fault:
     """One fault.
 
     Args:
-        action: ``status`` answers ``status``; ``drop_before`` closes the connection unprocessed; ``drop_after`` processes,
-            then closes without a reply; ``delay`` answers late; ``malformed`` processes, then answers cut-off JSON.
+        action: ``status`` answers ``status``; ``drop_before`` closes the connection unprocessed; ``drop_after``
+            processes, then closes without a reply; ``delay`` answers late; ``malformed`` processes, then answers
+            cut-off JSON.
         method: HTTP method, or ``*``.
         path: Route template such as ``/companies/{id}``, or ``*``.
         status: For ``status``.
@@ -32,8 +35,8 @@ class Fault:
     """
 
     action: str
-    method: str = "*"
-    path: str = "*"
+    method: str = ANY
+    path: str = ANY
     status: int = 503
     delay_ms: int = 0
     retry_after: int | None = None
@@ -44,7 +47,7 @@ class Fault:
     def matches(self, method: str, path: str) -> bool:
         """Tell whether the fault still strikes such a request."""
         spent = self.times is not None and self.hits >= self.times
-        return not spent and self.method in ("*", method) and self.path in ("*", path)
+        return not spent and self.method in (ANY, method) and self.path in (ANY, path)
 
     def refusal(self) -> Refusal:
         """Return the answer of a ``status`` fault."""
@@ -62,19 +65,29 @@ class Faults:
     _all: list[Fault] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def add(self, body: Any) -> Record:
+    def add(self, body: Any, paths: Collection[str]) -> Record:
         """Put a fault in force, from the JSON of the control endpoint.
 
+        Args:
+            body: Fields of :class:`Fault`, except ``hits``.
+            paths: The route templates there are.
+
         Raises:
-            Refusal: 400, unknown action or field.
+            Refusal: 400, it could never strike as meant.
         """
         known = {item.name for item in fields(Fault)} - {"hits"}
-        if not isinstance(body, dict) or body.get("action") not in ACTIONS or not set(body) <= known:
+        if not isinstance(body, dict) or not set(body) <= known or body.get("action") not in ACTIONS:
             raise Refusal(400, f"A fault takes {', '.join(sorted(known))}; action is one of {', '.join(ACTIONS)}.")
+        if body.get("path", ANY) not in (ANY, *paths):
+            raise Refusal(400, f"The path is {ANY} or one of {', '.join(paths)}.", "path")
+        for name in ("status", "delay_ms", "retry_after", "times"):
+            value = body.get(name, 0)
+            if value is not None and (not isinstance(value, int) or value < 0):
+                raise Refusal(400, f"'{name}' must be a whole number.", name)
         fault = Fault(**body)
         with self._lock:
             self._all.append(fault)
-        return vars(fault)
+        return dict(vars(fault))
 
     def strike(self, method: str, path: str) -> Fault:
         """Return the fault that strikes this request, counting the hit, or ``NO_FAULT``."""

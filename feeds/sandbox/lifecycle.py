@@ -134,7 +134,7 @@ def watch(db: sqlite3.Connection, connection_id: str) -> None:
 
 
 def apply_due(db: sqlite3.Connection, mint: LinkMint, now: float) -> None:
-    """Let everything happen that is due by ``now``, each at its own moment; costs two index look-ups when nothing is."""
+    """Let everything happen that is due by ``now``, each at its own moment; two index look-ups when nothing is."""
     silent = db.execute(
         "SELECT a.id, a.connection_id, a.silent_due, n.company_id FROM source_accounts a "
         "JOIN connections n ON n.id = a.connection_id WHERE a.silent_due <= ? ORDER BY a.silent_due",

@@ -1,8 +1,8 @@
 """Link addresses and the one-time password (otp) they carry.
 
-An otp is `issued at` + `issue number` + a keyed hash over both and the connection, all digits: checking one needs no row, so
-a page of 5,000 connections mints 5,000 fresh links without writing any. Only strict mode writes: it keeps, per connection,
-the number of the newest issue.
+An otp is `issued at` + `issue number` + a keyed hash over both and the connection, all digits: checking one needs no
+row, so a page of 5,000 connections mints 5,000 fresh links without writing any. Only strict mode writes: it keeps, per
+connection, the number of the newest issue.
 """
 
 import hmac
@@ -55,7 +55,7 @@ class LinkMint:
 
 
 def otp_is_good(db: sqlite3.Connection, connection_id: str, otp: str, now: float, strict: bool) -> bool:
-    """Tell whether an otp opens the Link page of a connection: ours, younger than an hour, and in strict mode the newest."""
+    """Tell whether an otp opens a connection's Link page: ours, at most an hour old, and in strict mode the newest."""
     if len(otp) != OTP_DIGITS or not otp.isascii() or not otp.isdigit():
         return False
     issued, issue = int(otp[:TIME_DIGITS]), int(otp[TIME_DIGITS:-HASH_DIGITS])

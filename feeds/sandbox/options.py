@@ -16,8 +16,8 @@ TRUE_WORDS = frozenset({"1", "true", "yes", "on"})
 class Options:
     """How one stand-in behaves.
 
-    ``daily_quota`` None means Codat's rule (1,000 x (1 + linked companies)); ``per_minute`` 0 means no limit per minute;
-    ``public_url`` None means links are built from the Host header of the request.
+    ``daily_quota`` None means Codat's rule (1,000 x (1 + linked companies)); ``per_minute`` 0 means no limit per
+    minute; ``public_url`` None means links are built from the Host header of the request.
     """
 
     host: str

@@ -47,7 +47,7 @@ class Pages:
         return _closed(request)
 
     def link(self, request: HttpRequest, company_id: str, connection_id: str) -> HttpResponse:
-        """The Link page; POST is **Get credentials**. 401 when the otp is unknown, expired or replaced by a newer link."""
+        """The Link page; POST is **Get credentials**. 401 when the otp is unknown, expired or replaced."""
         with self._sandbox.work(request.get_host()) as work:
             otp = request.GET.get("otp", "")
             try:
@@ -65,7 +65,7 @@ class Pages:
         return _page(request, "credentials.html", {**context, "credentials": credentials})
 
     def quickbooks(self, request: HttpRequest, company_id: str, connection_id: str) -> HttpResponse:
-        """The QuickBooks step: POST signs in with the credentials; with ``step=connect`` it connects the chosen accounts."""
+        """The QuickBooks step: POST signs in with the credentials; with ``step=connect`` it connects accounts."""
         with self._sandbox.work(request.get_host()) as work:
             try:
                 context = _context(work, company_id, connection_id)

@@ -47,13 +47,10 @@ def _fill_chunk(db: sqlite3.Connection, positions: range, accounts_each: int, li
             for _, company, connection in made
         ),
     )
+    rows = [(account["id"], account["status"], dump(account)) for account in _accounts(accounts_each, linked, now)]
     db.executemany(
         "INSERT INTO source_accounts (connection_id, id, status, body) VALUES (?, ?, ?, ?)",
-        (
-            (connection, account["id"], account["status"], dump(account))
-            for _, _, connection in made
-            for account in _accounts(accounts_each, linked, now)
-        ),
+        ((connection, *row) for _, _, connection in made for row in rows),
     )
 
 

@@ -49,7 +49,8 @@ class Handler(WSGIRequestHandler):
 
     def _hang_up(self) -> None:
         self.close_connection = True
-        self.connection.shutdown(socket.SHUT_RDWR)
+        connection: socket.socket = self.connection  # type: ignore[assignment] # typeshed has no type for it here
+        connection.shutdown(socket.SHUT_RDWR)
 
 
 def configure(urls: Sequence[URLPattern]) -> None:

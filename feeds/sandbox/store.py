@@ -1,7 +1,7 @@
 """The stand-in's own SQLite file: schema, transactions and a few small values.
 
-One connection behind one lock: requests are short, so taking turns costs little, and every rule about uniqueness and order
-holds without further thought.
+One connection behind one lock: requests are short, so taking turns costs little, and every rule about uniqueness and
+order holds without further thought.
 """
 
 import json
@@ -17,8 +17,8 @@ Record = dict[str, Any]
 """A JSON object as Codat shows it."""
 
 # `position` is dense (1..n): a page is a range of it and the total is its maximum, so no listing counts or skips rows.
-# The daily quota asks for the number of linked companies on every request: it is counted once, and the triggers forget it.
-# `body` is the JSON object already serialised, without what differs from reply to reply (addresses and one-time passwords).
+# `body` is the JSON object already serialised, without what differs from reply to reply (addresses and passwords).
+# Every request asks the quota for the number of linked companies: it is counted once, and the triggers forget it.
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS companies (
@@ -58,8 +58,17 @@ CREATE TABLE IF NOT EXISTS quota (day TEXT PRIMARY KEY, used INTEGER NOT NULL, r
     WITHOUT ROWID;
 """
 TABLES = (
-    "meta", "companies", "tags", "connections", "source_accounts", "credentials", "idempotency", "events", "requests", "quota",
-)  # fmt: skip
+    "meta",
+    "companies",
+    "tags",
+    "connections",
+    "source_accounts",
+    "credentials",
+    "idempotency",
+    "events",
+    "requests",
+    "quota",
+)
 OBJECTS = ("companies", "connections", "source_accounts", "credentials")
 
 

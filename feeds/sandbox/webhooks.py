@@ -1,4 +1,4 @@
-"""Delivers events, signed per Standard Webhooks: at least once, retried on Codat's schedule, never in a request's way."""
+"""Delivers events, signed per Standard Webhooks: at least once, retried on Codat's schedule, never in a request."""
 
 import json
 import logging
