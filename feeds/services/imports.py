@@ -298,7 +298,7 @@ def _placed(customer: PlannedCustomer, finding: banking.Finding) -> Problem:
     return Problem(label, column, finding.message, finding.level)
 
 
-# --- Storing -----------------------------------------------------------------------------------------------------------
+# --- Storing ----------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What an import did. `companies` in the order of the file, those that were as they should be included."""
