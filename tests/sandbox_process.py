@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import requests
 ROOT = Path(__file__).resolve().parents[1]
 API_KEY = "test-sandbox-key"
 WEBHOOK_SECRET = "whsec_dGVzdC13ZWJob29rLWtleS1mb3ItdGhlLXN1aXRl"
+NO_LIMITS = ("--per-minute", "0", "--daily-quota", "1000000")
 READY_WITHIN = 20.0
 
 
@@ -25,12 +26,13 @@ class SandboxProcess:
 
     Args:
         data: Its SQLite file; kept across :meth:`stop`, :meth:`kill` and :meth:`start`, as is the port.
-        arguments: Further options, e.g. ``"--strict-otp"``; they win over the defaults here, which lift both limits.
+        arguments: Further options, e.g. ``"--strict-otp"``; they win over ``limits``.
+        limits: Options for Codat's limits; lifted unless given.
     """
 
-    def __init__(self, data: Path, *arguments: str) -> None:
+    def __init__(self, data: Path, *arguments: str, limits: Sequence[str] = NO_LIMITS) -> None:
         self.data = data
-        self.arguments = arguments
+        self.arguments = (*limits, *arguments)
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.api_key = API_KEY
@@ -45,12 +47,19 @@ class SandboxProcess:
             RuntimeError: It ended, or did not answer in time.
         """
         options = ["--port", str(self.port), "--data", str(self.data), "--api-key", self.api_key]
-        limits = ["--webhook-secret", self.webhook_secret, "--per-minute", "0", "--daily-quota", "1000000"]
+        options += ["--webhook-secret", self.webhook_secret, *self.arguments]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("SANDBOX_")}
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "feeds.sandbox", *options, *limits, *self.arguments], cwd=ROOT, env=environment
-        )
-        self._wait_until_ready(self._process)
+        command = [sys.executable, "-m", "feeds.sandbox", *options]
+        return self.attach(subprocess.Popen(command, cwd=ROOT, env=environment), self.port)
+
+    def attach(self, process: subprocess.Popen[bytes], port: int) -> "SandboxProcess":
+        """Take over a stand-in that was started some other way, and wait until it answers.
+
+        Raises:
+            RuntimeError: It ended, or did not answer in time.
+        """
+        self._process, self.port, self.url = process, port, f"http://127.0.0.1:{port}"
+        self._wait_until_ready(process)
         return self
 
     def stop(self) -> int:
