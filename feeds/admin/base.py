@@ -72,11 +72,13 @@ class BackOfficeAdmin(_StockAdmin[M]):
 
     paginator = CappedPaginator
     show_full_result_count = False
+    # Facets count every value of every filter.
+    show_facets = admin.ShowFacets.NEVER
     list_per_page = 50
     # "Show all" is a second way to ask for a page of any size.
     list_max_show_all = 50
     # Only the primary key is a cheap order for every list.
-    sortable_by: list[str] | tuple[str, ...] | None = ()
+    sortable_by: ClassVar[list[str] | tuple[str, ...] | None] = ()
 
     search_exact: ClassVar[tuple[str, ...]] = ()
     """Own text columns with an index that starts with them; the whole value must be typed."""

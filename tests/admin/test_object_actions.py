@@ -16,6 +16,7 @@ from django.urls import reverse
 
 from feeds import audit
 from feeds.admin.actions import ActionsAdmin
+from feeds.banking import mask
 from feeds.models import AuditEntry, Company, Connection, Operation, SourceAccount
 from feeds.services import onboarding, sync
 from feeds.states import AccountStatus, ConnectionStatus, OperationState
@@ -451,7 +452,7 @@ class TestShownOnce:
         staff = case.staff()
         screen = staff.get(reverse("admin:feeds_sourceaccount_change", args=[account.pk])).content.decode()
         assert account.account_number not in screen
-        assert f"••••{account.account_number[-4:]}" in screen
+        assert mask(account.account_number) in screen
         assert f'value="{account.account_number}"' in staff.post(case.url(account)).content.decode()
         assert account.account_number not in str(AuditEntry.objects.values_list("changes", "additional_data"))
 
@@ -466,7 +467,7 @@ def codat_answers(status: int) -> None:
 
 ENDING = "Codat said: “The thing is wrong”. Correlation id for Codat's support: corr-77."
 UPSTREAM = {
-    400: "Codat refused the data. Correct the field it names below, then press Retry.",
+    400: "Codat refused the data. Correct what it names below, then press Retry.",
     401: "Codat refused our API key. Ask an administrator to check CODAT_API_KEY, then press Retry.",
     402: "Codat refused the request because of our plan or an unpaid bill. Ask an administrator to settle this with "
     "Codat, then press Retry.",
