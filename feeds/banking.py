@@ -82,8 +82,7 @@ def canadian_routing_problem(code: str) -> str | None:
     As on paper, transit and institution (``00011-001``), or as sent electronically, a zero, institution and transit
     (``000100011``).
     """
-    compact = code.replace(" ", "")
-    match = _CANADIAN_PAPER.fullmatch(compact) or _CANADIAN_ELECTRONIC.fullmatch(compact)
+    match = _CANADIAN_PAPER.fullmatch(code) or _CANADIAN_ELECTRONIC.fullmatch(code)
     if match is None:
         return _(
             "A Canadian routing number has five digits for the transit (branch) and three for the institution (bank). "

@@ -61,8 +61,8 @@ class AccountFacts:
 def source_account_body(account: AccountFacts, *, schema: str = "v2") -> dict[str, Json]:
     """The JSON body that creates a source account.
 
-    `schema`: ``"v2"`` is Codat's for integrations since August 2024; ``"v1"`` has the fields of the guide's example, all
-    required there. Raises ValueError for another schema, or when the balance does not fit a JSON number exactly.
+    `schema`: ``"v2"`` is Codat's for integrations since August 2024; ``"v1"`` has the fields of the guide's example,
+    all required there. Raises ValueError for another schema, or when the balance does not fit a JSON number exactly.
     """
     if schema not in ("v1", "v2"):
         raise ValueError(f"no schema {schema!r} of source accounts")

@@ -82,13 +82,14 @@ ACCOUNT_URL = f"{ACCOUNTS_URL}/acc%2F001"
 
 def page(*items: dict[str, Any], total: int | None = None, more: bool = False, number: int = 1) -> dict[str, Any]:
     """One page of a Codat listing."""
-    links = {"self": {"href": "/companies"}} | ({"next": {"href": "https://evil.test/companies?page=2"}} if more else {})
+    # The link leads elsewhere: it must not be followed.
+    following = {"next": {"href": "https://evil.test/companies?page=2"}} if more else {}
     return {
         "results": list(items),
         "pageNumber": number,
         "pageSize": 5000,
         "totalResults": len(items) if total is None else total,
-        "_links": links,
+        "_links": {"self": {"href": "/companies"}} | following,
     }
 
 

@@ -81,9 +81,7 @@ def take_all(limiter: SharedLimiter) -> int:
 
 def test_processes_share_the_slots(place: Place) -> None:
     command = [sys.executable, "-c", TAKE_ALL, *place]
-    processes = [
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(3)
-    ]
+    processes = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(3)]
     for process in processes:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"

@@ -137,7 +137,9 @@ def test_a_refusal_says_nothing_secret(client: CodatClient, wire: responses.Requ
     assert leaked(everything_of(caught.value)) == []
 
 
-@pytest.mark.parametrize("failure", [requests.ConnectionError, requests.ReadTimeout, requests.exceptions.ChunkedEncodingError])
+@pytest.mark.parametrize(
+    "failure", [requests.ConnectionError, requests.ReadTimeout, requests.exceptions.ChunkedEncodingError]
+)
 def test_a_failure_of_the_wire_drags_no_request_along(
     client: CodatClient, wire: responses.RequestsMock, failure: type[Exception]
 ) -> None:

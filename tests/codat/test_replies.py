@@ -16,6 +16,7 @@ from .samples import (
     ACCOUNT_NUMBER,
     ACCOUNT_V1,
     ACCOUNT_V2,
+    ACCOUNTS_URL,
     COMPANY,
     COMPANY_ID,
     COMPANY_URL,
@@ -24,7 +25,6 @@ from .samples import (
     CREDENTIALS,
     KEY,
     LINK,
-    ACCOUNTS_URL,
 )
 
 READ_AT = datetime(2026, 9, 5, tzinfo=UTC)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import responses
+import structlog
 
 from feeds.codat import CodatClient
 from feeds.codat.schemas import Company, Connection, Credentials, SourceAccount
@@ -201,9 +202,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
-def test_it_sends_exactly_the_documented_request(
-    client: CodatClient, wire: responses.RequestsMock, case: Case
-) -> None:
+def test_it_sends_exactly_the_documented_request(client: CodatClient, wire: responses.RequestsMock, case: Case) -> None:
     reply = {} if case.replies is NOTHING else {"json": case.replies}
     wire.add(case.method, case.url.partition("?")[0], status=case.status, **reply)
 
@@ -240,7 +239,7 @@ def test_a_batch_tells_the_fate_of_each_account_whatever_its_status(
 
     batch = client.create_source_accounts(COMPANY_ID, CONNECTION_ID, [BODY, {"id": "b"}], idempotency_key=KEY)
 
-    assert json.loads(wire.calls[0].request.body) == [BODY, {"id": "b"}]
+    assert json.loads(wire.calls[0].request.body or "") == [BODY, {"id": "b"}]
     assert wire.calls[0].request.headers["Idempotency-Key"] == KEY
     made, refused = batch.items
     assert made.created
@@ -296,8 +295,6 @@ def test_a_netrc_cannot_replace_the_key(
 def test_it_writes_one_log_line_without_ids(
     client: CodatClient, wire: responses.RequestsMock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    import structlog.testing
-
     wire.get(CONNECTION_URL, json=CONNECTION)
 
     with structlog.testing.capture_logs() as lines:

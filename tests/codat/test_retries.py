@@ -2,19 +2,20 @@
 
 import time
 from collections.abc import Callable
-from email.utils import format_datetime
 from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from typing import Any
 
 import pytest
 import requests
 import responses
 
-from feeds.codat import CodatClient, client as client_module, errors
+from feeds.codat import CodatClient, errors
+from feeds.codat import client as client_module
 
 from .samples import ACCOUNTS_URL, API_KEY, BASE_URL, COMPANY, COMPANY_ID, COMPANY_URL, CONNECTION_ID, KEY
 
-TRANSIENT = [
+TRANSIENT: list[dict[str, Any]] = [
     {"status": 500},
     {"status": 503},
     {"status": 429},

@@ -1,12 +1,17 @@
 """Faults of a real connection, made by a small server on a socket."""
 
+import gzip
+import json
+import shutil
 import socket
 import ssl
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import pytest
 
@@ -35,10 +40,9 @@ def server(handle: Handler) -> Iterator[str]:
     def answer(connection: socket.socket) -> None:
         with connection:
             connection.recv(65536)
-            try:
+            # The client may hang up, as some tests want it to.
+            with suppress(OSError):
                 handle(connection)
-            except OSError:
-                pass  # the client has hung up, as some tests want it to
 
     threading.Thread(target=serve, daemon=True).start()
     try:
@@ -50,13 +54,14 @@ def server(handle: Handler) -> Iterator[str]:
 
 
 def reply(body: bytes, *, length: int | None = None, status: str = "200 OK") -> bytes:
-    head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body) if length is None else length}"
-    return head.encode() + b"\r\n\r\n" + body
+    promised = len(body) if length is None else length
+    return f"HTTP/1.1 {status}\r\nContent-Length: {promised}\r\n\r\n".encode() + body
 
 
 def write(base_url: str, **settings: float) -> CodatError:
+    client = CodatClient(base_url, "k", **settings)  # type: ignore[arg-type]
     with pytest.raises(CodatError) as caught:
-        CodatClient(base_url, "k", **settings).create_connection(COMPANY_ID, idempotency_key=KEY)  # type: ignore[arg-type]
+        client.create_connection(COMPANY_ID, idempotency_key=KEY)
     return caught.value
 
 
@@ -95,33 +100,25 @@ def test_a_connection_that_is_never_made_has_sent_nothing() -> None:
     assert not error.outcome_unknown
 
 
-def test_a_server_without_a_trusted_certificate_has_got_nothing(tmp_path_factory: pytest.TempPathFactory) -> None:
-    trusted_by_nobody = _self_signed(tmp_path_factory)
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl to make a certificate with")
+def test_a_server_without_a_trusted_certificate_has_got_nothing(tmp_path: Path) -> None:
+    trusted_by_nobody = _self_signed(tmp_path)
 
-    def handshake(connection: socket.socket) -> None:
-        trusted_by_nobody.wrap_socket(connection, server_side=True)
+    def shake_hands(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        # The client refuses the certificate: that is the test.
+        with connection, suppress(OSError):
+            trusted_by_nobody.wrap_socket(connection, server_side=True)
 
-    listener = socket.create_server(("127.0.0.1", 0))
-    threading.Thread(target=lambda: _quietly(handshake, listener.accept()[0]), daemon=True).start()
-    error = write(f"https://127.0.0.1:{listener.getsockname()[1]}")
-    listener.close()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=shake_hands, args=(listener,), daemon=True).start()
+        error = write(f"https://127.0.0.1:{listener.getsockname()[1]}")
 
     assert type(error) is Unreachable
     assert not error.outcome_unknown
 
 
-def _quietly(handle: Handler, connection: socket.socket) -> None:
-    with connection:
-        try:
-            handle(connection)
-        except OSError:
-            pass  # the client refuses the certificate: that is the test
-
-
-def _self_signed(factory: pytest.TempPathFactory) -> ssl.SSLContext:
-    import subprocess
-
-    folder = factory.mktemp("certificate")
+def _self_signed(folder: Path) -> ssl.SSLContext:
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=127.0.0.1"]
         + ["-keyout", str(folder / "key.pem"), "-out", str(folder / "certificate.pem")],
@@ -154,6 +151,32 @@ def test_a_write_whose_reply_is_lost_may_have_happened(handle: Handler, kind: ty
     assert error.retryable
     assert error.outcome_unknown
     assert error.__context__ is None
+
+
+def chunked(*chunks: bytes, end: bytes = b"0\r\n\r\n") -> bytes:
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Encoding: gzip\r\n\r\n"
+    return head + b"".join(f"{len(chunk):x}\r\n".encode() + chunk + b"\r\n" for chunk in chunks) + end
+
+
+def test_a_compressed_reply_in_pieces_is_read_whole() -> None:
+    name = "".join(chr(97 + number * number % 26) for number in range(200_000))
+    packed = gzip.compress(json.dumps({"id": "x", "platformName": name}).encode())
+    pieces = [packed[:5], packed[5:12], packed[12:]]
+
+    with server(lambda connection: connection.sendall(chunked(*pieces))) as base_url:
+        connection = CodatClient(base_url, "k").get_connection(COMPANY_ID, "c")
+
+    assert connection.platform_name == name
+
+
+def test_a_reply_in_pieces_that_breaks_off_is_lost() -> None:
+    packed = gzip.compress(b'{"id": "x"}')
+
+    with server(lambda connection: connection.sendall(chunked(packed[:12], end=b"ff\r\n"))) as base_url:
+        error = write(base_url)
+
+    assert type(error) is ConnectionLost
+    assert error.outcome_unknown
 
 
 def test_a_body_that_stops_halfway_is_a_timeout() -> None:
