@@ -84,6 +84,8 @@ class Store:
         self._db.execute("PRAGMA journal_mode = WAL")
         # A commit then survives the death of this program, though not of the machine; a stand-in needs no more.
         self._db.execute("PRAGMA synchronous = OFF")
+        # In KiB. The default of 2 MB makes random keys of 100,000 companies spill to disk.
+        self._db.execute("PRAGMA cache_size = -65536")
         self._db.executescript(SCHEMA)
 
     @contextmanager

@@ -132,7 +132,8 @@ def test_fixed_fields_of_an_account_may_be_repeated_but_not_changed(sandbox: San
 
 def test_a_change_of_an_account_needs_its_id_in_the_body(sandbox: SandboxProcess) -> None:
     customer = Customer(sandbox, "a", "b")
-    for body in ({"accountName": "Payroll"}, {"id": "b", "accountName": "Payroll"}, []):
+    bodies: list[Any] = [{"accountName": "Payroll"}, {"id": "b", "accountName": "Payroll"}, []]
+    for body in bodies:
         assert customer.call("PATCH", f"{customer.accounts_path}/a", body).status_code == 400
 
 

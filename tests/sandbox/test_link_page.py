@@ -1,6 +1,6 @@
 """The Link page and the QuickBooks step, as a browser without scripts would walk through them."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 from urllib.parse import urljoin
@@ -165,7 +165,7 @@ def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SandboxProcess]
 
 def test_in_strict_mode_every_reply_with_a_link_kills_the_older_link(strict: SandboxProcess) -> None:
     customer = Customer(strict, "a")
-    replies = {
+    replies: dict[str, Callable[[], str]] = {
         "create": lambda: customer.connection["linkUrl"],
         "list": customer.link,
         "get": lambda: customer.call("GET", customer.connection_path).json()["linkUrl"],
