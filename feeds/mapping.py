@@ -107,7 +107,8 @@ def company_columns(reply: Company) -> dict[str, Any]:
     return {
         "codat_id": reply.id,
         "codat_name": reply.name,
-        "redirect_url": reply.redirect or "",
+        # As redaction left it: a link with a password in it is not stored.
+        "redirect_url": reply.raw.get("redirect") or "",
         "codat_created_at": reply.created,
         "read_at": reply.read_at,
         "raw": reply.raw,

@@ -170,6 +170,11 @@ def test_a_company_is_mirrored() -> None:
     }
 
 
+def test_a_redirect_with_a_password_in_it_is_not_stored() -> None:
+    company = schemas.company(samples.COMPANY | {"redirect": samples.LINK}, READ_AT)
+    assert mapping.company_columns(company)["redirect_url"] == ""
+
+
 def connection_columns(**changes: Any) -> dict[str, Any]:
     return mapping.connection_columns(schemas.connection(samples.CONNECTION | changes, READ_AT), link_lifetime=HOUR)
 

@@ -10,10 +10,9 @@ import random
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import structlog
@@ -45,49 +44,7 @@ _CREDENTIALS = f"{_ACCOUNTS}/credentials"
 
 
 T = TypeVar("T")
-
-
-class _Listed(Protocol):
-    @property
-    def id(self) -> str: ...
-
-
-L = TypeVar("L", bound=_Listed)
-
-
-@dataclass(frozen=True, slots=True)
-class _Page(Generic[L]):
-    """One page of a listing: its objects, the total over all pages, and whether Codat names a next page."""
-
-    items: list[L]
-    total: int
-    has_next: bool
-
-
-def _page_of(parse: Callable[[object, datetime], L]) -> Callable[[Any, datetime], _Page[L]]:
-    def parse_page(data: Any, read_at: datetime) -> _Page[L]:
-        if not isinstance(data, Mapping) or not isinstance(data.get("totalResults"), int):
-            raise MalformedReply("expected a page of a listing")
-        links = data.get("_links")
-        return _Page(
-            items=[parse(item, read_at) for item in schemas.objects(data.get("results"), "results")],
-            total=data["totalResults"],
-            has_next=isinstance(links, Mapping) and bool(links.get("next")),
-        )
-
-    return parse_page
-
-
-def _source_accounts(data: Any, read_at: datetime) -> list[SourceAccount]:
-    return [schemas.source_account(item, read_at) for item in schemas.objects(data, "source accounts")]
-
-
-def _batch_result(data: Any, read_at: datetime) -> BatchResult:
-    return BatchResult(tuple(schemas.batch_item(item, read_at) for item in schemas.objects(data, "batch results")))
-
-
-def _credentials(data: Any, _read_at: datetime) -> Credentials:
-    return schemas.credentials(data)
+L = TypeVar("L", bound=schemas.Identified)
 
 
 def _nothing(_data: Any, _read_at: datetime) -> None:
@@ -260,7 +217,7 @@ class CodatClient:
 
     def list_source_accounts(self, company_id: str, connection_id: str) -> list[SourceAccount]:
         """`GET .../connectionInfo/bankFeedAccounts`: all accounts of the connection, of either shape. Not paged."""
-        return self._call(_source_accounts, "GET", _ACCOUNTS, company_id, connection_id)
+        return self._call(schemas.source_accounts, "GET", _ACCOUNTS, company_id, connection_id)
 
     def create_source_account(
         self, company_id: str, connection_id: str, account: Mapping[str, object], *, idempotency_key: str
@@ -287,7 +244,7 @@ class CodatClient:
         Each account's fate is in the result; a 409 with that list is no error of the call.
         """
         return self._call(
-            _batch_result,
+            schemas.batch_result,
             "POST",
             _BATCH,
             company_id,
@@ -305,7 +262,7 @@ class CodatClient:
         Codat withdrew it in November 2023 in favour of :meth:`create_source_accounts`.
         """
         body = [dict(account) for account in accounts]
-        return self._call(_source_accounts, "PUT", _ACCOUNTS, company_id, connection_id, body=body)
+        return self._call(schemas.source_accounts, "PUT", _ACCOUNTS, company_id, connection_id, body=body)
 
     def update_source_account(
         self,
@@ -348,7 +305,13 @@ class CodatClient:
     def generate_credentials(self, company_id: str, connection_id: str, *, idempotency_key: str) -> Credentials:
         """`POST .../bankFeedAccounts/credentials`: adds a set; older sets stay valid."""
         return self._call(
-            _credentials, "POST", _CREDENTIALS, company_id, connection_id, body={}, idempotency_key=idempotency_key
+            schemas.credentials,
+            "POST",
+            _CREDENTIALS,
+            company_id,
+            connection_id,
+            body={},
+            idempotency_key=idempotency_key,
         )
 
     def revoke_credentials(self, company_id: str, connection_id: str) -> None:
@@ -373,7 +336,8 @@ class CodatClient:
         request = Request(method, template, _path(template, ids), query or {}, body, idempotency_key, refused_name)
         deadline = time.monotonic() + TOTAL_TIMEOUT
         retries = 0 if request.is_write else self._get_retries
-        for attempt in itertools.count():
+        attempt = 0
+        while True:
             try:
                 return self._try(request, parse, is_answer, deadline)
             except CodatError as error:
@@ -381,7 +345,7 @@ class CodatClient:
                 if attempt >= retries or wait is None or time.monotonic() + wait >= deadline:
                     raise
             time.sleep(wait)
-        raise AssertionError  # itertools.count() does not end
+            attempt += 1
 
     def _try(
         self,
@@ -468,14 +432,14 @@ class CodatClient:
         """Yield each object of a paged listing once.
 
         Raises IncompleteListing when the pages do not add up to the total. The total may grow while we read, but not
-        shrink: objects that moved to a page already read would be missed.
-        Pages are counted, not followed by their links: a link must not choose where our key is sent.
+        shrink: objects that moved to a page already read would be missed. Pages are counted, not followed by their
+        links: a link must not choose where our key is sent.
         """
         seen: set[str] = set()
         total = 0
         for number in itertools.count(1):
             page_query: dict[str, str | int] = {**query, "page": number, "pageSize": page_size}
-            page = self._call(_page_of(parse), "GET", template, *ids, query=page_query)
+            page = self._call(schemas.page_of(parse), "GET", template, *ids, query=page_query)
             fresh = [item for item in page.items if item.id not in seen]
             seen.update(item.id for item in fresh)
             if page.total < total:

@@ -12,7 +12,8 @@ SHOWN_AT_MOST = 4
 # Four digits or fewer identify nobody; longer runs may be an account number, also when written "1234-5678".
 _LONG_NUMBER = re.compile(r"\d(?:[ -]?\d){4,}")
 _URL = re.compile(r"https?://\S+", re.IGNORECASE)
-_OTP = re.compile(r"\botp\b\W*\S*", re.IGNORECASE)
+# The word alone is no secret: there is a bank of that name.
+_OTP = re.compile(r"\botp(?:\s*[=:]\s*|\s+(?=\S*\d))\S+", re.IGNORECASE)
 
 Json: TypeAlias = str | int | float | bool | None | list["Json"] | dict[str, "Json"]
 

@@ -6,11 +6,11 @@ than that. `raw` is what may be stored of the reply (see `redaction`).
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from decimal import Decimal, InvalidOperation
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 from . import redaction
 from .errors import MalformedReply
@@ -176,6 +176,26 @@ class BatchResult:
     items: tuple[BatchItem, ...]
 
 
+class Identified(Protocol):
+    """What a listing lists: something with Codat's id."""
+
+    @property
+    def id(self) -> str:
+        """Unique in its listing."""
+
+
+L = TypeVar("L", bound=Identified)
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[L]):
+    """One page of a listing: its objects, the total over all pages, and whether Codat names a next page."""
+
+    items: list[L]
+    total: int
+    has_next: bool
+
+
 @dataclass(frozen=True, slots=True)
 class Credentials:
     """A set of QuickBooks credentials: show once, never store, never log."""
@@ -277,7 +297,17 @@ def batch_item(data: object, read_at: datetime) -> BatchItem:
     )
 
 
-def credentials(data: object) -> Credentials:
+def source_accounts(data: object, read_at: datetime) -> list[SourceAccount]:
+    """Read a plain array of source accounts."""
+    return [source_account(item, read_at) for item in _array(data, "source accounts")]
+
+
+def batch_result(data: object, read_at: datetime) -> BatchResult:
+    """Read the reply to a batch: an array of results."""
+    return BatchResult(tuple(batch_item(item, read_at) for item in _array(data, "batch results")))
+
+
+def credentials(data: object, _read_at: datetime) -> Credentials:
     """Read a set of credentials. Raises MalformedReply when either part is missing."""
     data = _object(data, "credentials")
     username, password = _text(data, "username"), _text(data, "password")
@@ -286,8 +316,21 @@ def credentials(data: object) -> Credentials:
     return Credentials(username, password)
 
 
-def objects(data: object, what: str) -> list[object]:
-    """The items of a plain JSON array. Raises MalformedReply when it is none."""
+def page_of(parse: Callable[[object, datetime], L]) -> Callable[[object, datetime], Page[L]]:
+    """A reader of pages whose objects are read by `parse`. It raises MalformedReply when the page has no total."""
+
+    def parse_page(data: object, read_at: datetime) -> Page[L]:
+        data = _object(data, "a page of a listing")
+        total = data.get("totalResults")
+        if not isinstance(total, int):
+            raise MalformedReply("a page without the total of its listing")
+        items = [parse(item, read_at) for item in _array(data.get("results"), "results")]
+        return Page(items, total, has_next=bool(_optional_object(data, "_links").get("next")))
+
+    return parse_page
+
+
+def _array(data: object, what: str) -> list[object]:
     if not isinstance(data, list):
         raise MalformedReply(f"expected a list of {what}")
     return data

@@ -2,13 +2,15 @@
 
 import email.utils
 import json
+import os
 import ssl
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any, Literal, TypeAlias
+from http.cookiejar import DefaultCookiePolicy
+from typing import Any, Literal, NoReturn, TypeAlias
 
 import requests
 import urllib3
@@ -99,11 +101,9 @@ class Transport:
         self._base_url = base_url.rstrip("/")
         self._connect_timeout = connect_timeout
         self._read_timeout = read_timeout
-        self._session = requests.Session()
-        self._session.auth = _ApiKey(authorization)
-        self._session.headers["Accept"] = "application/json"
-        for scheme in ("https://", "http://"):
-            self._session.mount(scheme, HTTPAdapter(pool_connections=1, pool_maxsize=POOL_SIZE, max_retries=0))
+        self._auth = _ApiKey(authorization)
+        self._pid = os.getpid()
+        self._session = self._new_session()
 
     def exchange(self, request: Request, *, deadline: float) -> Reply:
         """Send `request` and read its reply before `deadline` (``time.monotonic()``).
@@ -119,10 +119,26 @@ class Transport:
         # Raised here, outside the handler: the library's exception holds the request and with it our key.
         raise failure
 
+    def _new_session(self) -> requests.Session:
+        session = requests.Session()
+        session.auth = self._auth
+        session.headers["Accept"] = "application/json"
+        # Threads share the session: it must not change with what is received.
+        session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+        for scheme in ("https://", "http://"):
+            session.mount(scheme, HTTPAdapter(pool_connections=1, pool_maxsize=POOL_SIZE, max_retries=0))
+        return session
+
+    def _own_session(self) -> requests.Session:
+        """The session of this process: a forked child must not read the replies to its parent."""
+        if self._pid != os.getpid():
+            self._session, self._pid = self._new_session(), os.getpid()
+        return self._session
+
     def _send(self, request: Request, deadline: float) -> requests.Response:
         left = max(deadline - time.monotonic(), 0.001)
         headers = {"Idempotency-Key": request.idempotency_key} if request.idempotency_key else {}
-        return self._session.request(
+        return self._own_session().request(
             request.method,
             f"{self._base_url}{request.path}",
             params=request.query,
@@ -151,9 +167,14 @@ class Transport:
             # A refusal is a refusal even when its explanation was lost.
             return None
         try:
-            return json.loads(body, parse_float=Decimal) if body else None
+            return json.loads(body, parse_float=Decimal, parse_constant=_no_constant) if body else None
         except ValueError:
             return None
+
+
+def _no_constant(name: str) -> NoReturn:
+    """Python's parser would accept NaN and Infinity; JSON has neither, nor has a database's JSON column."""
+    raise ValueError(name)
 
 
 def refusal(request: Request, reply: Reply, secrets: tuple[str, ...]) -> CodatError:

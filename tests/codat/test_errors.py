@@ -171,7 +171,7 @@ def test_a_lost_outcome_is_said(client: CodatClient, wire: responses.RequestsMoc
 
 
 def test_the_message_is_in_the_language_of_the_reader(monkeypatch: pytest.MonkeyPatch) -> None:
-    french = trans_real.translation("fr")._catalog._catalogs[0]
+    french = trans_real.translation("fr")._catalog._catalogs[0]  # type: ignore[attr-defined]
     monkeypatch.setitem(french, "Correlation id for Codat's support: %(id)s.", "Identifiant : %(id)s.")
     error = errors.Unauthorized("x", correlation_id="c-1")
 

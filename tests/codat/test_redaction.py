@@ -56,7 +56,7 @@ def test_a_repr_shows_no_secret(reading: object) -> None:
 
 
 def test_the_repr_of_credentials_shows_neither_part() -> None:
-    assert leaked(repr(schemas.credentials(CREDENTIALS))) == []
+    assert leaked(repr(schemas.credentials(CREDENTIALS, READ_AT))) == []
 
 
 def test_a_field_nobody_has_allowed_is_dropped() -> None:
@@ -112,8 +112,9 @@ def test_codats_own_words_are_scrubbed(text: str) -> None:
 
 
 def test_words_without_secrets_stay_as_they_are() -> None:
-    text = "The name is required (max 200 characters, rule 42)."
+    text = "The name of OTP Bank is required (max 200 characters, rule 42)."
     assert redaction.scrub(text) == text
+    assert redaction.COMPANY.apply({"name": text}) == {"name": text}
 
 
 def everything_of(error: BaseException) -> str:

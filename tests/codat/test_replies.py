@@ -155,8 +155,8 @@ def test_a_company_is_malformed_when_one_of_its_connections_is() -> None:
 
 def test_credentials_without_a_part_are_malformed() -> None:
     with pytest.raises(MalformedReply):
-        schemas.credentials({"username": "x"})
-    assert schemas.credentials(CREDENTIALS).username == CREDENTIALS["username"]
+        schemas.credentials({"username": "x"}, READ_AT)
+    assert schemas.credentials(CREDENTIALS, READ_AT).username == CREDENTIALS["username"]
 
 
 def test_read_at_is_when_the_request_was_sent(client: CodatClient, wire: responses.RequestsMock) -> None:
@@ -174,7 +174,7 @@ def test_read_at_is_when_the_request_was_sent(client: CodatClient, wire: respons
     assert before <= read_at <= answered[0]
 
 
-@pytest.mark.parametrize("body", ["", "<html>", "[]", '{"name": "x"', '{"name": "x"}'])
+@pytest.mark.parametrize("body", ["", "<html>", "[]", '{"id": "x", "balance": NaN}', '{"name": "x"', '{"name": "x"}'])
 def test_a_write_with_an_unreadable_reply_may_have_happened(
     client: CodatClient, wire: responses.RequestsMock, body: str
 ) -> None:

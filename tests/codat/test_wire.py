@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import shutil
 import socket
 import ssl
@@ -216,18 +217,36 @@ def test_a_refusal_counts_when_its_explanation_is_lost() -> None:
         assert type(write(base_url)) is Unauthorized
 
 
-def test_one_client_serves_many_threads_over_kept_connections() -> None:
-    connections = []
-
-    def keep(connection: socket.socket) -> None:
-        connections.append(connection)
+def keep_answering(connection: socket.socket, kept: list[socket.socket]) -> None:
+    """Answer every request on one connection, as keep-alive wants it."""
+    kept.append(connection)
+    connection.sendall(reply(b'{"id": "x"}'))
+    while connection.recv(65536):
         connection.sendall(reply(b'{"id": "x"}'))
-        while connection.recv(65536):
-            connection.sendall(reply(b'{"id": "x"}'))
 
-    with server(keep) as base_url, ThreadPoolExecutor(4) as threads:
+
+def test_one_client_serves_many_threads_over_kept_connections() -> None:
+    kept: list[socket.socket] = []
+
+    with server(lambda connection: keep_answering(connection, kept)) as base_url, ThreadPoolExecutor(4) as threads:
         client = CodatClient(base_url, "k")
         companies = list(threads.map(lambda _: client.get_company(COMPANY_ID), range(40)))
 
     assert {company.id for company in companies} == {"x"}
-    assert len(connections) <= 4
+    assert len(kept) <= 4
+
+
+def test_a_forked_child_does_not_read_the_replies_to_its_parent() -> None:
+    kept: list[socket.socket] = []
+
+    with server(lambda connection: keep_answering(connection, kept)) as base_url:
+        client = CodatClient(base_url, "k")
+        client.get_company(COMPANY_ID)
+        child = os.fork()
+        if child == 0:
+            # Nothing of pytest may run in the child.
+            os._exit(client.get_company(COMPANY_ID).id != "x")
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        client.get_company(COMPANY_ID)
+
+    assert len(kept) == 2
