@@ -255,13 +255,7 @@ class Endpoint:
     def _reply(
         self, request: HttpRequest, method: str, ids: dict[str, str], fault: Fault, overspent: Refusal | None
     ) -> Reply:
-        authorize(request.headers.get("Authorization", ""), self._sandbox.options.api_key)
-        self._sandbox.minute.spend(request.META["REMOTE_ADDR"])
-        if overspent is not None:
-            raise overspent
-        operation = self._operations.get(method)
-        if operation is None:
-            raise Refusal(404, f"There is no {method} here.")
+        operation = self._admit(request, method, overspent)
         key = idempotency.key_of(method, request.headers.get("Idempotency-Key"))
         print_ = idempotency.fingerprint(method, request.get_full_path(), request.body)
         with self._sandbox.keys.hold(key):
@@ -276,6 +270,16 @@ class Endpoint:
                     idempotency.remember(work.db, key, print_, reply, work.now)
                 return reply
 
+    def _admit(self, request: HttpRequest, method: str, overspent: Refusal | None) -> Operation:
+        authorize(request.headers.get("Authorization", ""), self._sandbox.options.api_key)
+        self._sandbox.minute.spend(request.META["REMOTE_ADDR"])
+        if overspent is not None:
+            raise overspent
+        operation = self._operations.get(method)
+        if operation is None:
+            raise Refusal(404, f"There is no {method} here.")
+        return operation
+
     def _perform(
         self, operation: Operation, request: HttpRequest, ids: dict[str, str], work: Work, fault: Fault
     ) -> Reply:
@@ -286,16 +290,12 @@ class Endpoint:
         return fault.refusal().reply()
 
     def _operate(self, operation: Operation, request: HttpRequest, ids: dict[str, str], work: Work) -> Reply:
-        # A refused operation leaves nothing behind, while its refusal is still kept under the idempotency key.
-        work.db.execute("SAVEPOINT operation")
+        # Operations check before they write, so a refusal leaves nothing behind and is kept like any other reply.
         try:
             call = Call(work, ids, request.path, request.GET.get, read_json(request), self._sandbox.options.allow_put)
             return operation(call)
         except Refusal as refusal:
-            work.db.execute("ROLLBACK TO operation")
             return refusal.reply()
-        finally:
-            work.db.execute("RELEASE operation")
 
 
 def unknown(request: HttpRequest) -> HttpResponse:

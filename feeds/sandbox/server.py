@@ -35,6 +35,7 @@ class Server(ThreadingMixIn, WSGIServer):
 class Handler(WSGIRequestHandler):
     """Handles one connection."""
 
+    # Headers and body leave in one piece, and large bodies wait for no acknowledgement: otherwise replies take 40 ms.
     disable_nagle_algorithm = True
     wbufsize = -1
 

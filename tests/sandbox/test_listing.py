@@ -139,6 +139,18 @@ def test_a_page_costs_the_same_in_a_table_forty_times_larger(stores: dict[int, S
     assert max(first, last) < 1.5 * small
 
 
+@pytest.mark.parametrize("tags", [None, "uid=seed-0000077"])
+def test_no_statement_of_a_listing_scans_a_table(stores: dict[int, Store], tags: str | None) -> None:
+    statements: list[str] = []
+    with stores[SMALL].transaction() as db:
+        db.set_trace_callback(statements.append)
+        companies.listing(db, Page(2, 100, "/companies", {}), LinkMint(db, 1.0, "http://codat.test", True), tags)
+        db.set_trace_callback(None)
+        plans = [str(row["detail"]) for each in statements for row in db.execute(f"EXPLAIN QUERY PLAN {each}")]
+    assert any(plan.startswith("SEARCH") for plan in plans)
+    assert [plan for plan in plans if plan.startswith("SCAN") and "VIRTUAL TABLE" not in plan] == []
+
+
 def test_a_larger_page_costs_in_proportion(stores: dict[int, Store]) -> None:
     hundred = cost(stores[LARGE], Page(1, 100, "/companies", {}))
     thousand = cost(stores[LARGE], Page(1, 1000, "/companies", {}))
