@@ -138,10 +138,11 @@ def advance(company_id: int) -> str:
     started = time.monotonic()
     done = 0
     try:
-        # What does not fit into one task is queued again by the release of the lease.
-        while time.monotonic() - started < TASK_BUDGET and (claimed := _claim_next(company_id, token)) is not None:
+        while (claimed := _claim_next(company_id, token)) is not None:
             _perform(claimed, token)
             done += 1
+            if time.monotonic() - started > TASK_BUDGET:
+                break  # what is left is queued again by the release of the lease
     except LeaseLost:
         log.warning("lease_lost", company=company_id)
     finally:

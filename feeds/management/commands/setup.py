@@ -6,7 +6,6 @@ from typing import Any
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
-from django.db import transaction
 
 from feeds import queue
 from feeds.audit import Actor, acting
@@ -21,7 +20,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         """Run; quiet about what was right already."""
         actor = Actor.service("setup")
-        with acting(actor), transaction.atomic():
+        with acting(actor):
             self._report_roles(roles.sync_roles())
         for change in queue.sync_schedules():
             self.stdout.write(f"Schedules: {change}.")
