@@ -13,6 +13,7 @@ from datetime import datetime
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
+from django import forms
 from django.apps import apps
 from django.contrib import admin
 from django.contrib.contenttypes.models import ContentType
@@ -32,6 +33,9 @@ from feeds.models import Company
 from feeds.states import Meaning, Text
 
 M = TypeVar("M", bound=Model)
+
+EMPTY = SafeString("—")
+"""What Django's admin shows for an empty value."""
 
 if TYPE_CHECKING:
     from django_stubs_ext import StrPromise as _StrPromise
@@ -148,10 +152,12 @@ class MirrorAdmin(BackOfficeAdmin[M]):
         """Mirrored rows are marked gone, never deleted."""
         return False
 
-    @admin.display(description=gettext_lazy("as of"))
-    def read(self, obj: M) -> SafeString:
-        """When Codat's answer was asked for."""
-        return as_of(getattr(obj, "read_at", None))
+    def get_form(
+        self, request: HttpRequest, obj: M | None = None, change: bool = False, **kwargs: Any
+    ) -> type[forms.ModelForm[M]]:
+        """Without help texts: they say how to fill in a field, and here nobody does."""
+        silence = {field.name: "" for field in self.model._meta.fields}
+        return super().get_form(request, obj, change, help_texts=silence, **kwargs)
 
 
 class ValuesFilter(admin.SimpleListFilter):
@@ -183,30 +189,26 @@ def status_pill(meaning: Meaning) -> SafeString:
     )
 
 
-def status_explained(meaning: Meaning, at: datetime | None = None) -> SafeString:
-    """The pill, what it means, what to do next, and when it was read."""
+def status_explained(meaning: Meaning) -> SafeString:
+    """The pill, what it means and what to do next."""
     return format_html(
-        '{} <span class="pill-meaning">{} {}</span> <span class="as-of">{}</span>',
-        status_pill(meaning),
-        meaning.meaning,
-        meaning.next_step,
-        as_of(at),
+        '{} <span class="pill-meaning">{} {}</span>', status_pill(meaning), meaning.meaning, meaning.next_step
     )
 
 
 def as_of(at: datetime | None) -> SafeString:
     """ "as of <time>" for a mirrored value, in the staff member's zone; "never read" when it never was."""
-    if at is None:
-        return format_html('<span class="as-of">{}</span>', _("never read"))
-    return format_html(_("as of {}"), moment(at))
+    return SafeString(_("never read")) if at is None else format_html(_("as of {}"), moment(at))
 
 
 def moment(at: datetime | None) -> SafeString:
-    """A time to the second in the staff member's zone, with the exact UTC time for machines; "-" for none."""
+    """A time to the second in the staff member's zone, with the exact UTC time for machines; a dash for none."""
     if at is None:
-        return SafeString("-")
+        return EMPTY
     local = timezone.localtime(at)
-    return format_html('<time datetime="{}">{}</time>', at.isoformat(), date_format(local, "Y-m-d H:i:s T"))
+    return format_html(
+        '<time class="nowrap" datetime="{}">{}</time>', at.isoformat(), date_format(local, "Y-m-d H:i:s T")
+    )
 
 
 def time_column(field: str, label: str | _StrPromise) -> Callable[[Any, Any], SafeString]:
@@ -230,9 +232,9 @@ def link_column(field: str, label: str | _StrPromise) -> Callable[[Any, Any], Sa
 
 
 def link_to(obj: Model | None, label: Text | None = None) -> SafeString:
-    """A link to the object's screen; "-" for none."""
+    """A link to the object's screen; a dash for none."""
     if obj is None:
-        return SafeString("-")
+        return EMPTY
     return format_html('<a href="{}">{}</a>', change_url(obj), label if label is not None else str(obj))
 
 

@@ -16,8 +16,10 @@ from django.views.decorators.debug import sensitive_variables
 
 from feeds.admin.actions import ActionsAdmin, ReasonForm, Secret, list_action, object_action
 from feeds.admin.base import (
+    EMPTY,
     SEARCH_BY_COMPANY,
     MirrorAdmin,
+    as_of,
     link_column,
     link_to,
     status_explained,
@@ -116,6 +118,7 @@ class ConnectionAdmin(ActionsAdmin[Connection], MirrorAdmin[Connection]):
         )
         return super().get_queryset(request).annotate(has_broken_account=Exists(broken))
 
+    read = time_column("read_at", gettext_lazy("as of"))
     company_link = link_column("company", gettext_lazy("company"))
     link_fetched = time_column("link_fetched_at", gettext_lazy("link fetched"))
     link_expires = time_column("link_expires_at", gettext_lazy("link expires"))
@@ -129,7 +132,11 @@ class ConnectionAdmin(ActionsAdmin[Connection], MirrorAdmin[Connection]):
 
     @admin.display(description=gettext_lazy("status"))
     def status_words(self, connection: Connection) -> SafeString:
-        return self._with_broken(connection, status_explained(connection.status_meaning, connection.read_at))
+        return format_html(
+            '{} <span class="as-of">{}</span>',
+            self._with_broken(connection, status_explained(connection.status_meaning)),
+            as_of(connection.read_at),
+        )
 
     def _with_broken(self, connection: Connection, pill: SafeString) -> SafeString:
         if not getattr(connection, "has_broken_account", False):
@@ -152,7 +159,7 @@ class ConnectionAdmin(ActionsAdmin[Connection], MirrorAdmin[Connection]):
 
     @admin.display(description=gettext_lazy("errors reported by Codat"))
     def codat_errors(self, connection: Connection) -> str:
-        return "; ".join(str(error.get("statusText") or error) for error in connection.errors) or "-"
+        return "; ".join(str(error.get("statusText") or error) for error in connection.errors) or EMPTY
 
     @object_action(
         "refresh-link",

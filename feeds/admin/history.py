@@ -16,10 +16,13 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy
 
-from feeds.admin.base import MirrorAdmin, time_column, withdraw
+from feeds.admin.base import EMPTY, MirrorAdmin, time_column, withdraw
 from feeds.models import AuditEntry
 
 withdraw("auditlog", AuditEntry)
+
+NOTHING = (None, "", "None")
+"""How the library writes that a field had no value."""
 
 
 class ModelFilter(admin.SimpleListFilter):
@@ -46,7 +49,7 @@ class ModelFilter(admin.SimpleListFilter):
 class AuditEntryAdmin(MirrorAdmin[AuditEntry]):
     """Newest first. The History button of an object leads here, filtered to that object."""
 
-    list_display = ("when", "actor_name", "what", "about", "short_changes", "reason", "source")
+    list_display = ("when", "who", "what", "about", "short_changes", "reason")
     list_display_links = ("when",)
     list_select_related = ("content_type",)
     list_filter = (ModelFilter, "action")
@@ -60,6 +63,10 @@ class AuditEntryAdmin(MirrorAdmin[AuditEntry]):
     """Changed fields that one row of the list shows."""
 
     when = time_column("timestamp", gettext_lazy("when"))
+
+    @admin.display(description=gettext_lazy("who"))
+    def who(self, entry: AuditEntry) -> SafeString:
+        return format_html('{}<br><span class="quiet">{}</span>', entry.actor_name, entry.source)
 
     @admin.display(description=gettext_lazy("what"))
     def what(self, entry: AuditEntry) -> str:
@@ -87,14 +94,20 @@ class AuditEntryAdmin(MirrorAdmin[AuditEntry]):
 
     @admin.display(description=gettext_lazy("details"))
     def details(self, entry: AuditEntry) -> str:
-        return ", ".join(f"{key}: {value}" for key, value in (entry.additional_data or {}).items()) or "-"
+        return ", ".join(f"{key}: {value}" for key, value in (entry.additional_data or {}).items()) or EMPTY
 
 
 def _changes(entry: AuditEntry) -> Iterator[str]:
-    """One line a field: "status: PendingAuth → Linked"; for a set of related rows, what was added or removed."""
+    """One line a field: "status: PendingAuth → Linked". Of a new row, what it began with; of related rows, which."""
+    model = entry.content_type.model_class()
+    names = {field.name: str(field.verbose_name) for field in model._meta.concrete_fields} if model else {}
     for field, change in (entry.changes or {}).items():
+        name = names.get(field, field)
         if isinstance(change, dict):
-            yield f"{field}: {change.get('operation')} {', '.join(map(str, change.get('objects', [])))}"
+            yield f"{name}: {change.get('operation')} {', '.join(map(str, change.get('objects', [])))}"
+        elif entry.action == AuditEntry.Action.CREATE:
+            if change[1] not in NOTHING:
+                yield f"{name}: {change[1]}"
         else:
             before, after = change
-            yield f"{field}: {before} → {after}"
+            yield f"{name}: {before} → {after}"

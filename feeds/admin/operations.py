@@ -11,7 +11,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy
 
-from feeds.admin.base import MirrorAdmin, link_column, status_explained, status_pill, time_column
+from feeds.admin.base import EMPTY, MirrorAdmin, link_column, moment, status_explained, status_pill, time_column
 from feeds.models import Operation
 
 LONGEST_ID = 18
@@ -22,18 +22,7 @@ LONGEST_ID = 18
 class OperationAdmin(MirrorAdmin[Operation]):
     """List and detail."""
 
-    list_display = (
-        "__str__",
-        "company",
-        "state_now",
-        "attempts",
-        "requested_by_name",
-        "asked",
-        "finished",
-        "http_status",
-        "correlation_id",
-        "plain_error",
-    )
+    list_display = ("__str__", "company", "state_now", "attempts", "asked", "plain_error")
     list_select_related = ("company",)
     list_filter = ("state", "kind")
     search_company_path = "company"
@@ -44,14 +33,14 @@ class OperationAdmin(MirrorAdmin[Operation]):
         (None, {"fields": ("kind", "state_words", "plain_error", "result", "correlation_id", "http_status")}),
         (gettext_lazy("About"), {"fields": ("company_link", "connection_link", "account_link")}),
         (gettext_lazy("Asked by"), {"fields": ("requested_by_name", "source", "reason")}),
-        (gettext_lazy("When"), {"fields": ("asked", "first_sent", "finished", "next_attempt", "attempts")}),
+        (gettext_lazy("When"), {"fields": ("asked_at", "first_sent", "finished", "next_attempt", "attempts")}),
         (gettext_lazy("What was sent"), {"fields": ("payload_text", "idempotency_key")}),
     )
 
     company_link = link_column("company", gettext_lazy("company"))
     connection_link = link_column("connection", gettext_lazy("connection"))
     account_link = link_column("account", gettext_lazy("source account"))
-    asked = time_column("created_at", gettext_lazy("asked"))
+    asked_at = time_column("created_at", gettext_lazy("asked"))
     first_sent = time_column("started_at", gettext_lazy("first sent"))
     finished = time_column("finished_at", gettext_lazy("finished"))
     next_attempt = time_column("next_attempt_at", gettext_lazy("next attempt"))
@@ -72,11 +61,15 @@ class OperationAdmin(MirrorAdmin[Operation]):
 
     @admin.display(description=gettext_lazy("state"))
     def state_words(self, operation: Operation) -> SafeString:
-        return status_explained(operation.state_meaning, operation.finished_at or operation.started_at)
+        return status_explained(operation.state_meaning)
+
+    @admin.display(description=gettext_lazy("asked"))
+    def asked(self, operation: Operation) -> SafeString:
+        return format_html("{}<br>{}", operation.requested_by_name, moment(operation.created_at))
 
     @admin.display(description=gettext_lazy("what went wrong"))
     def plain_error(self, operation: Operation) -> str:
-        return operation.error or "-"
+        return operation.error or EMPTY
 
     @admin.display(description=gettext_lazy("payload (redacted)"))
     def payload_text(self, operation: Operation) -> SafeString:

@@ -7,6 +7,7 @@ from typing import Any
 from django import forms
 from django.contrib import admin
 from django.http import HttpRequest, HttpResponse
+from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
@@ -16,6 +17,7 @@ from feeds.admin.actions import ActionsAdmin, ReasonForm, Secret, object_action
 from feeds.admin.base import (
     SEARCH_BY_COMPANY,
     MirrorAdmin,
+    as_of,
     link_column,
     status_explained,
     status_pill,
@@ -81,6 +83,7 @@ class SourceAccountAdmin(ActionsAdmin[SourceAccount], MirrorAdmin[SourceAccount]
         (gettext_lazy("In Codat"), {"fields": ("account_id", "connection_link", "gone")}),
     )
 
+    read = time_column("read_at", gettext_lazy("as of"))
     company_link = link_column("company", gettext_lazy("company"))
     connection_link = link_column("connection", gettext_lazy("connection"))
     gone = time_column("gone_at", gettext_lazy("gone since"))
@@ -95,7 +98,9 @@ class SourceAccountAdmin(ActionsAdmin[SourceAccount], MirrorAdmin[SourceAccount]
 
     @admin.display(description=gettext_lazy("status"))
     def status_words(self, account: SourceAccount) -> SafeString:
-        return status_explained(account.status_meaning, account.read_at)
+        return format_html(
+            '{} <span class="as-of">{}</span>', status_explained(account.status_meaning), as_of(account.read_at)
+        )
 
     @object_action(
         "rename",

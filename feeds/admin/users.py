@@ -13,7 +13,7 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy
 
-from feeds.admin.base import BackOfficeAdmin, MirrorAdmin, withdraw
+from feeds.admin.base import EMPTY, BackOfficeAdmin, MirrorAdmin, time_column, withdraw
 
 if TYPE_CHECKING:
     _StockUserAdmin = StockUserAdmin[User]
@@ -28,7 +28,7 @@ withdraw("auth", User, Group)
 class UserAdmin(BackOfficeAdmin[User], _StockUserAdmin):
     """People and their roles. Rights come from roles only, so that the list of who may do what is short."""
 
-    list_display = ("username", "full_name", "email", "role_names", "is_active", "last_login")
+    list_display = ("username", "full_name", "email", "role_names", "is_active", "signed_in")
     list_filter = ("is_active", "groups")
     search_exact = ("username", "email")
     search_help_text = gettext_lazy("The whole user name or e-mail address.")
@@ -41,6 +41,8 @@ class UserAdmin(BackOfficeAdmin[User], _StockUserAdmin):
         (gettext_lazy("Dates"), {"fields": ("last_login", "date_joined")}),
     )
     readonly_fields = ("last_login", "date_joined")
+
+    signed_in = time_column("last_login", gettext_lazy("last sign-in"))
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[User]:
         """Users with their roles, which the list names."""
@@ -71,7 +73,7 @@ class UserAdmin(BackOfficeAdmin[User], _StockUserAdmin):
 
     @admin.display(description=gettext_lazy("roles"))
     def role_names(self, user: User) -> str:
-        return ", ".join(group.name for group in user.groups.all()) or "-"
+        return ", ".join(group.name for group in user.groups.all()) or EMPTY
 
 
 @admin.register(Group)
