@@ -187,6 +187,8 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.NumericPasswordValidator"},
 ]
 LOGIN_URL = "admin:login"
+# Of the demo users, which exist only beside the stand-in Codat.
+DEMO_PASSWORD: str = env.str("DEMO_PASSWORD", default="demo-bank-feeds")
 AUDITLOG_LOGENTRY_MODEL = "feeds.AuditEntry"
 
 # --- Language and time -----------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from django.conf import settings as django_settings
+from pytest_django.fixtures import Settings
 
 from tests.queue_drain import drain
 from tests.sandbox_process import SandboxProcess, sandbox, sandbox_server
@@ -28,21 +29,21 @@ def django_db_modify_db_settings(tmp_path_factory: pytest.TempPathFactory) -> No
 
 
 @pytest.fixture(autouse=True)
-def _quick_and_apart(settings: object, tmp_path: Path) -> None:
+def _quick_and_apart(settings: Settings, tmp_path: Path) -> None:
     """Retries come at once, and the rate limiter's file is this test's own."""
-    settings.ONBOARDING_RETRY_BASE_SECONDS = 0.0  # type: ignore[attr-defined]
-    settings.VAR_DIR = tmp_path  # type: ignore[attr-defined]
-    settings.CODAT_CALLS_PER_MINUTE = 100_000  # type: ignore[attr-defined]
+    settings.ONBOARDING_RETRY_BASE_SECONDS = 0.0
+    settings.VAR_DIR = tmp_path
+    settings.CODAT_CALLS_PER_MINUTE = 100_000
 
 
 @pytest.fixture
-def codat(sandbox: SandboxProcess, settings: object) -> SandboxProcess:
+def codat(sandbox: SandboxProcess, settings: Settings) -> SandboxProcess:
     """The stand-in, empty, with the product pointed at it and little patience."""
-    settings.CODAT_SANDBOX = True  # type: ignore[attr-defined]
-    settings.CODAT_BASE_URL = sandbox.url  # type: ignore[attr-defined]
-    settings.CODAT_API_KEY = sandbox.api_key  # type: ignore[attr-defined]
-    settings.CODAT_CONNECT_TIMEOUT = 1.0  # type: ignore[attr-defined]
-    settings.CODAT_READ_TIMEOUT = 1.5  # type: ignore[attr-defined]
+    settings.CODAT_SANDBOX = True
+    settings.CODAT_BASE_URL = sandbox.url
+    settings.CODAT_API_KEY = sandbox.api_key
+    settings.CODAT_CONNECT_TIMEOUT = 1.0
+    settings.CODAT_READ_TIMEOUT = 1.5
     return sandbox
 
 

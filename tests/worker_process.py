@@ -35,6 +35,7 @@ class WorkerProcess:
         self.environment = {
             **os.environ,
             "ENVIRONMENT": "test",
+            "DJANGO_SETTINGS_MODULE": "tests.process_settings",
             "SECRET_KEY": settings.SECRET_KEY,
             "DATABASE_URL": _database_url(),
             "CODAT_BASE_URL": codat_url,
@@ -43,6 +44,7 @@ class WorkerProcess:
             "CODAT_READ_TIMEOUT": "20",
             "CODAT_CALLS_PER_MINUTE": "100000",
             "ONBOARDING_LEASE_SECONDS": "3",
+            "ONBOARDING_REQUEUE_SECONDS": "5",
             "ONBOARDING_RETRY_BASE_SECONDS": "0.2",
             "WORKER_SWEEP_SECONDS": "1",
             "WORKER_HEARTBEAT_SECONDS": "1",
@@ -54,7 +56,7 @@ class WorkerProcess:
 
     def start(self) -> None:
         """Start it; returns at once."""
-        command = [sys.executable, "manage.py", "worker", "--skip-checks"]
+        command = [sys.executable, "manage.py", "worker"]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 command, cwd=ROOT, env=self.environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True

@@ -27,6 +27,8 @@ from feeds.services import health, onboarding
 log = structlog.get_logger(__name__)
 
 TICK_SECONDS = 0.5
+RESTART_PAUSE_SECONDS = 2.0
+"""A cluster that dies at birth is not restarted in a hot loop."""
 
 
 class Command(BaseCommand):
@@ -45,7 +47,7 @@ class Supervisor:
     def __init__(self) -> None:
         self.stopping = False
         self.cluster: subprocess.Popen[bytes] | None = None
-        self.cluster_since = 0.0
+        self.cluster_since = -RESTART_PAUSE_SECONDS
         self.last_heartbeat_asked = 0.0
         self.last_sweep = 0.0
 
@@ -64,7 +66,7 @@ class Supervisor:
         self.stopping = True
 
     def _tick(self) -> None:
-        if self.cluster is None or self.cluster.poll() is not None:
+        if not self._is_running() and time.monotonic() - self.cluster_since >= RESTART_PAUSE_SECONDS:
             self._replace_cluster(reason="not running")
         try:
             close_old_connections()
@@ -76,6 +78,9 @@ class Supervisor:
             # The database is away: the cluster waits for it too, so it is not to blame for a missing heartbeat.
             log.warning("worker_database_away", error=type(error).__name__)
             self.cluster_since = time.monotonic()
+
+    def _is_running(self) -> bool:
+        return self.cluster is not None and self.cluster.poll() is None
 
     def _replace_cluster(self, *, reason: str) -> None:
         if self.cluster is not None:

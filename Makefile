@@ -1,0 +1,59 @@
+# Everything happens inside the checkout: the virtualenv in .venv, data in var/.
+PYTHON ?= python3
+PORT ?= 8000
+SANDBOX_PORT ?= 8100
+VENV := .venv
+BIN := $(VENV)/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export PORT SANDBOX_PORT
+
+.DEFAULT_GOAL := help
+.PHONY: help install run test lint bench shell lock clean
+
+help:
+	@grep -E '^[a-z]+:.*#' $(MAKEFILE_LIST) | sed -E 's/:[^#]*# / /' | awk '{name=$$1; $$1=""; printf "make %-8s%s\n", name, $$0}'
+
+install: $(VENV)/.installed # the virtualenv with every pinned package
+
+$(VENV)/.installed: requirements/dev.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	touch $@
+
+run: export ENVIRONMENT ?= demo
+run: install # web, worker and stand-in Codat; prints the address and the demo logins
+	python manage.py migrate --verbosity 0
+	python manage.py setup
+	honcho start --port $(PORT)
+
+test: install # the whole suite
+	pytest $(PYTEST_ARGS)
+
+lint: install # style, types, migrations, deployment settings
+	ruff check .
+	ruff format --check .
+	mypy
+	ENVIRONMENT=test python manage.py makemigrations --check --dry-run
+	env $(PRODUCTION_EXAMPLE) python manage.py check --deploy --fail-level WARNING
+
+bench: install # timings, as a table; never part of the tests
+	python -m tests.bench
+
+shell: export ENVIRONMENT ?= demo
+shell: install # Django's shell on the demo data
+	python manage.py shell
+
+lock: install # compile requirements/*.in to hash-checked lock files
+	for name in base prod dev; do \
+	  uv pip compile --quiet --universal --python-version 3.11 --generate-hashes requirements/$$name.in -o requirements/$$name.txt; \
+	done
+
+clean: # remove the virtualenv and all data
+	rm -rf $(VENV) var staticfiles
+
+# Invented values, good enough for `check --deploy` to judge the settings by.
+PRODUCTION_EXAMPLE := ENVIRONMENT=production \
+	SECRET_KEY=only-for-check-deploy-0123456789-abcdefghijklmnopqrstuvwxyz-ABCDEF \
+	ALLOWED_HOSTS=backoffice.example.com CODAT_API_KEY=only-for-check-deploy \
+	DATABASE_URL=postgres://backoffice@db.example.com/backoffice EMAIL_URL=smtp://mail.example.com

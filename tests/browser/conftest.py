@@ -1,0 +1,100 @@
+"""A real chromium against the real site."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
+
+from tests.factories import PASSWORD
+
+# Playwright's synchronous interface runs an event loop in this thread; Django would refuse the ORM there.
+os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"
+
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser") or ""
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--no-first-run",
+    "--disable-component-update",
+    "--disable-sync",
+]
+SCREENSHOTS = Path(__file__).resolve().parents[2] / "docs" / "screenshots"
+
+
+class Screens:
+    """One person's browser window on the site."""
+
+    def __init__(self, context: BrowserContext, base_url: str) -> None:
+        self.page: Page = context.new_page()
+        self.base_url = base_url
+        self.problems: list[str] = []
+        self.page.on("console", self._hear)
+        self.page.on("pageerror", lambda error: self.problems.append(str(error)))
+
+    def _hear(self, message: ConsoleMessage) -> None:
+        if message.type == "error":
+            self.problems.append(message.text)
+
+    def open(self, path: str) -> None:
+        """Go to `path` of the site."""
+        self.page.goto(f"{self.base_url}{path}")
+
+    def sign_in(self, username: str) -> None:
+        """Sign in with the tests' password."""
+        self.open("/admin/login/")
+        self.page.get_by_label("Username").fill(username)
+        self.page.get_by_label("Password").fill(PASSWORD)
+        self.page.get_by_role("button", name="Log in").click()
+        self.page.wait_for_url(f"{self.base_url}/admin/")
+
+    def check(self, name: str) -> None:
+        """What must hold on every screen: axe finds nothing, nothing scrolls sideways, the console is silent.
+
+        With UPDATE_SCREENSHOTS=1 a picture of it is kept in docs/screenshots.
+        """
+        assert self.problems == [], f"{name}: {self.problems}"
+        found = Axe().run(self.page)
+        # axe itself trips over the content security policy while it measures.
+        self.problems.clear()
+        assert found.violations_count == 0, f"{name}: {found.generate_report()}"
+        width = self.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        assert width <= 0, f"{name}: {width} pixels wider than the window"
+        if os.environ.get("UPDATE_SCREENSHOTS") == "1":
+            SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+            self.page.screenshot(path=SCREENSHOTS / f"{name}.png", full_page=True)
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    """One browser for the session."""
+    if not CHROMIUM:
+        pytest.skip("no chromium on this machine: install one, or name it in CHROMIUM")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def window(chromium: Browser, live_server: object) -> Iterator[Callable[..., Screens]]:
+    """Opens windows: `window()`, `window(width=400)`, `window(color_scheme="dark")`. Each is signed in apart."""
+    contexts: list[BrowserContext] = []
+
+    def open_window(*, width: int = 1280, color_scheme: str = "light", base_url: str = str(live_server)) -> Screens:
+        context = chromium.new_context(
+            viewport={"width": width, "height": 900},
+            color_scheme=color_scheme,  # type: ignore[arg-type]
+        )
+        contexts.append(context)
+        return Screens(context, base_url)
+
+    yield open_window
+    for context in contexts:
+        context.close()

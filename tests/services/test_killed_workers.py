@@ -1,0 +1,104 @@
+"""Every step of the main job x a worker that dies, or a cluster that freezes, at the worst moment.
+
+Real worker processes on the test's database, really killed; production's minutes are seconds here.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+from django.test import Client
+from django.urls import reverse
+from django_q.models import Success
+from pytest_django.fixtures import Settings
+
+from feeds.models import Company
+from feeds.services import onboarding
+from feeds.states import OperationState
+from tests.factories import UserFactory
+from tests.sandbox_process import SandboxProcess
+from tests.services.grid import STEPS, GridStep, Story
+from tests.worker_process import WorkerProcess, children, wait_until
+
+pytestmark = pytest.mark.worker
+
+
+@pytest.fixture(autouse=True)
+def _one_step_a_task(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> None:
+    """The steps before the one under test are run here, one task each; a lost task is missed after seconds."""
+    monkeypatch.setattr(onboarding, "TASK_BUDGET", -1.0)
+    settings.ONBOARDING_REQUEUE_SECONDS = 5
+
+
+def open_page(company: Company) -> str:
+    """The company's page as staff see it."""
+    client = Client()
+    client.force_login(UserFactory(role="Administrators"))
+    return client.get(reverse("admin:feeds_company_change", args=[company.pk])).content.decode()
+
+
+def task_process(worker: WorkerProcess) -> int:
+    """The one process that runs tasks: the first child of the cluster's sentinel."""
+    return next(pid for pid in worker.descendants() if not children(pid))
+
+
+def runs_tasks(seconds: float) -> bool:
+    """Whether the cluster finishes a task within that time; it is asked for a heartbeat every second."""
+    before = Success.objects.count()
+    try:
+        wait_until(lambda: Success.objects.count() > before, seconds=seconds)
+    except AssertionError:
+        return False
+    return True
+
+
+def freeze(worker: WorkerProcess) -> None:
+    """Kill the idle task process while it holds the queue's lock: the cluster's known way to freeze for ever.
+
+    Now and then the kill misses the lock and the cluster heals itself; then a new cluster is tried.
+    """
+    for _attempt in range(5):
+        assert runs_tasks(seconds=20)
+        os.kill(task_process(worker), signal.SIGKILL)
+        if not runs_tasks(seconds=3):
+            return
+        worker.kill_everything()
+        worker.start()
+    raise AssertionError("the cluster could not be frozen")
+
+
+@pytest.mark.parametrize("power_cut", [False, True], ids=["worker killed", "everything killed"])
+@pytest.mark.parametrize("moment", ["drop_before", "drop_after"], ids=["before the call", "before the record"])
+@pytest.mark.parametrize("step", STEPS, ids=str)
+def test_a_worker_killed_in_mid_step_leaves_everything_exactly_once(
+    step: GridStep, moment: str, power_cut: bool, codat: SandboxProcess, real_worker: WorkerProcess
+) -> None:
+    """`drop_before` holds the request unprocessed while the worker is killed, `drop_after` holds the finished reply."""
+    real_worker.stop()
+    story = Story(step, codat)
+    codat.post_fault(moment, method=step.method, path=step.path, delay_ms=3000)
+    real_worker.start()
+    codat.wait_until_hit(within=20)
+    assert story.operation().state == OperationState.SENDING
+
+    if power_cut:
+        real_worker.kill_everything()
+        real_worker.start()
+    else:
+        os.kill(task_process(real_worker), signal.SIGKILL)
+
+    wait_until(story.is_over, seconds=60, what="the step done")
+    story.assert_everything_exists_exactly_once(open_page)
+
+
+@pytest.mark.parametrize("step", STEPS, ids=str)
+def test_a_frozen_cluster_is_replaced_and_the_step_is_done(
+    step: GridStep, codat: SandboxProcess, real_worker: WorkerProcess
+) -> None:
+    freeze(real_worker)
+    story = Story(step, codat)
+    wait_until(story.is_over, seconds=60, what="the step done")
+    story.assert_everything_exists_exactly_once(open_page)
+    assert "reason=frozen" in real_worker.log.read_text()
