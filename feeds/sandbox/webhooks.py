@@ -108,7 +108,7 @@ def listing(db: sqlite3.Connection) -> list[Record]:
 def _undelivered(db: sqlite3.Connection, states: tuple[str, ...], due: float | None) -> list[sqlite3.Row]:
     marks = ", ".join("?" * len(states))
     return db.execute(
-        f"SELECT * FROM events WHERE state IN ({marks}) AND (? IS NULL OR due <= ?) ORDER BY seq LIMIT 1000",  # noqa: S608
+        f"SELECT * FROM events WHERE state IN ({marks}) AND (? IS NULL OR due <= ?) ORDER BY seq",  # noqa: S608
         (*states, due, due),
     ).fetchall()
 
