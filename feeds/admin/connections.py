@@ -83,7 +83,7 @@ def link_secret(connection: Connection) -> Secret:
 class ConnectionAdmin(ActionsAdmin[Connection], MirrorAdmin[Connection]):
     """Read-only: everything here is Codat's. `link_url` is on no screen but the page that Show link answers with."""
 
-    list_display = ("company", "status_now", "link_state", "read")
+    list_display = ("company_name", "status_now", "link_state", "read")
     list_select_related = ("company",)
     list_filter = (values_filter("status", gettext_lazy("status"), ConnectionStatus.choices),)
     actions = ("refresh_links",)
@@ -125,6 +125,10 @@ class ConnectionAdmin(ActionsAdmin[Connection], MirrorAdmin[Connection]):
     codat_created = time_column("codat_created_at", gettext_lazy("created in Codat"))
     last_sync = time_column("last_sync_at", gettext_lazy("last sync"))
     gone = time_column("gone_at", gettext_lazy("gone since"))
+
+    @admin.display(description=gettext_lazy("company"))
+    def company_name(self, connection: Connection) -> str:
+        return str(connection.company)
 
     @admin.display(description=gettext_lazy("status"))
     def status_now(self, connection: Connection) -> SafeString:

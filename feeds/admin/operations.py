@@ -22,7 +22,7 @@ LONGEST_ID = 18
 class OperationAdmin(MirrorAdmin[Operation]):
     """List and detail."""
 
-    list_display = ("__str__", "company", "state_now", "attempts", "asked", "plain_error")
+    list_display = ("__str__", "state_now", "company_link", "asked")
     list_select_related = ("company",)
     list_filter = ("state", "kind")
     search_company_path = "company"
@@ -57,7 +57,8 @@ class OperationAdmin(MirrorAdmin[Operation]):
 
     @admin.display(description=gettext_lazy("state"))
     def state_now(self, operation: Operation) -> SafeString:
-        return status_pill(operation.state_meaning)
+        pill = status_pill(operation.state_meaning)
+        return format_html("{}<br>{}", pill, operation.error) if operation.error else pill
 
     @admin.display(description=gettext_lazy("state"))
     def state_words(self, operation: Operation) -> SafeString:

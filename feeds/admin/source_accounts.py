@@ -59,7 +59,7 @@ class SourceAccountAdmin(ActionsAdmin[SourceAccount], MirrorAdmin[SourceAccount]
     There is no search by account number: what is searched for stands in the address, and addresses are logged.
     """
 
-    list_display = ("name", "masked_number", "account_type", "currency", "company", "status_now", "read")
+    list_display = ("name", "masked_number", "status_now", "company_link", "read")
     list_select_related = ("company",)
     list_filter = (values_filter("status", gettext_lazy("status"), AccountStatus.choices),)
     search_company_path = "company"
