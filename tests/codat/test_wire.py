@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import re
 import shutil
 import socket
 import ssl
@@ -40,7 +41,7 @@ def server(handle: Handler) -> Iterator[str]:
 
     def answer(connection: socket.socket) -> None:
         with connection:
-            connection.recv(65536)
+            read_request(connection)
             # The client may hang up, as some tests want it to.
             with suppress(OSError):
                 handle(connection)
@@ -52,6 +53,21 @@ def server(handle: Handler) -> Iterator[str]:
         # Closing alone would leave accept() waiting.
         listener.shutdown(socket.SHUT_RDWR)
         listener.close()
+
+
+def read_request(connection: socket.socket) -> bytes:
+    """Read a whole request: closing with some of it unread would reset the connection. Empty when there is none."""
+    data = b""
+    while b"\r\n\r\n" not in data:
+        received = connection.recv(65536)
+        if not received:
+            return b""
+        data += received
+    head, _, body = data.partition(b"\r\n\r\n")
+    length = re.search(rb"Content-Length: (\d+)", head)
+    while length is not None and len(body) < int(length[1]):
+        body += connection.recv(65536)
+    return data
 
 
 def reply(body: bytes, *, length: int | None = None, status: str = "200 OK") -> bytes:
@@ -221,7 +237,7 @@ def keep_answering(connection: socket.socket, kept: list[socket.socket]) -> None
     """Answer every request on one connection, as keep-alive wants it."""
     kept.append(connection)
     connection.sendall(reply(b'{"id": "x"}'))
-    while connection.recv(65536):
+    while read_request(connection):
         connection.sendall(reply(b'{"id": "x"}'))
 
 
