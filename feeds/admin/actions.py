@@ -268,7 +268,7 @@ class ActionsAdmin(BackOfficeAdmin[M]):
         report(request, done, refused)
 
     def secret_page(self, request: HttpRequest, obj: M, secret: Secret) -> HttpResponse:
-        """Something shown once: never cached, and never named to another site by the Referer header."""
+        """Something shown once: never named to another site by the Referer header; the site lets no view be stored."""
         response = TemplateResponse(
             request,
             "admin/feeds/secret.html",
@@ -282,7 +282,6 @@ class ActionsAdmin(BackOfficeAdmin[M]):
                 "object_url": change_url(obj),
             },
         )
-        response["Cache-Control"] = "no-store"
         response["Referrer-Policy"] = "no-referrer"
         return response
 
