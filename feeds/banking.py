@@ -15,6 +15,7 @@ from stdnum.us import rtn
 from feeds.codat.redaction import mask
 
 __all__ = [
+    "USUAL_ROUTING_TYPE",
     "Finding",
     "account_findings",
     "canadian_routing_problem",
@@ -27,6 +28,9 @@ __all__ = [
 
 LOCAL_CURRENCY = {"US": "USD", "CA": "CAD"}
 """The countries where bank feeds are offered, and the currency expected there."""
+
+USUAL_ROUTING_TYPE = {"US": "aba", "CA": "bankcode"}
+"""What Codat calls the routing numbers of these countries (`routingInfo.type`)."""
 
 # ISO 4217, list one, as amended to January 2026: currencies in use, without funds, metals and testing codes.
 _ISO_4217_LIST = """

@@ -15,6 +15,7 @@ from django.db import transaction
 from django.utils.translation import gettext as _
 
 from feeds import mapping
+from feeds.banking import USUAL_ROUTING_TYPE
 from feeds.codat import schemas
 from feeds.codat.client import CodatClient
 from feeds.codat.errors import CodatError, NotFound, ServerError
@@ -169,7 +170,7 @@ class AddAccounts:
         accounts = SourceAccount.objects.filter(
             company=operation.company_id, account_id__in=wanted, connection__isnull=True, gone_at__isnull=True
         )
-        return sorted(accounts, key=lambda account: wanted.index(account.account_id))
+        return sorted(accounts.select_related("company"), key=lambda account: wanted.index(account.account_id))
 
     def _settle(self, client: CodatClient, operation: Operation, problems: dict[str, schemas.BatchItem]) -> None:
         """Decide about accounts the batch did not create: adopt those that exist, raise for the rest."""
@@ -218,7 +219,8 @@ def facts(account: SourceAccount) -> mapping.AccountFacts:
         balance=account.balance,
         sort_code=account.sort_code,
         bank_code=account.bank_code,
-        routing_type=account.routing_type,
+        # Codat refuses a routing number without its type.
+        routing_type=account.routing_type or USUAL_ROUTING_TYPE.get(account.company.country, ""),
         open_date=account.account_open_date,
         nickname="",
     )
