@@ -44,8 +44,7 @@ class BatchAdmin(ActionsAdmin[Batch], MirrorAdmin[Batch]):
     """Read-only, with live progress."""
 
     list_display = ("label", "requested_by_name", "source", "asked")
-    fields = ("label", "requested_by_name", "source", "asked")
-    readonly_fields = fields
+    fields = readonly_fields = ("label",)
 
     class Media:
         js = ("feeds/progress.js",)
@@ -68,7 +67,7 @@ class BatchAdmin(ActionsAdmin[Batch], MirrorAdmin[Batch]):
         form_url: str = "",
         obj: Batch | None = None,
     ) -> HttpResponse:
-        """The facts, with the live panel above them."""
+        """The live panel is the whole page."""
         if obj is not None:
             context |= self._panel(request, obj)
         return super().render_change_form(request, context, add=add, change=change, form_url=form_url, obj=obj)

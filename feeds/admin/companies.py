@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from django import forms
 from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.contrib.auth.models import AbstractUser
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.db.models import Count, Prefetch, Q, QuerySet, prefetch_related_objects
 from django.forms.models import BaseInlineFormSet
@@ -23,10 +24,10 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from feeds.admin.actions import ActionsAdmin, list_action, object_action, report
-from feeds.admin.base import SEARCH_BY_COMPANY, change_url, moment, status_pill
+from feeds.admin.base import SEARCH_BY_COMPANY, as_of, change_url, status_pill
 from feeds.admin.connections import link_secret, no_live_link
 from feeds.audit import current_actor
-from feeds.banking import Finding, mask
+from feeds.banking import USUAL_ROUTING_TYPE, Finding, mask
 from feeds.models import Company, Connection, Operation, SourceAccount
 from feeds.services import accounts as account_service
 from feeds.services import links, onboarding, preflight, sync
@@ -69,6 +70,10 @@ def waiting_accounts(company: Company) -> list[SourceAccount]:
 def is_busy(company: Company) -> bool:
     """Whether onboarding is under way, so that the accounts must hold still."""
     return company.onboarding_state in ACTIVE_ONBOARDING
+
+
+def _name_of(user: AbstractUser) -> str:
+    return user.get_full_name() or user.get_username()
 
 
 # --- Forms ----------------------------------------------------------------------------------------------------------
@@ -119,11 +124,13 @@ class NewAccountForm(_AccountForm):
         return self.cleaned_data["account_number"] or self.instance.account_number
 
     def clean(self) -> dict[str, Any]:
-        """Give a new account its id here, so that a duplicate is found with the other errors of the form."""
+        """Fill what can be known: the usual routing type, and the id, so that a duplicate is found with the rest."""
         data: dict[str, Any] = super().clean() or self.cleaned_data
         if "id" in self.errors:
             raise ValidationError(_("This account was sent to Codat, or removed, meanwhile. Open the page again."))
-        if not data.get("account_id") and data.get("account_number") and data.get("company"):
+        if data.get("bank_code") and not data.get("routing_type"):
+            data["routing_type"] = USUAL_ROUTING_TYPE.get(data["company"].country, "")
+        if not data.get("account_id") and data.get("account_number"):
             account = SourceAccount(
                 company=data["company"],
                 account_id=self.instance.account_id,
@@ -168,7 +175,7 @@ class NewAccountInline(_AccountInline):
     model = SourceAccount
     form = NewAccountForm
     formset = NewAccountFormSet
-    verbose_name = gettext_lazy("new source account")
+    verbose_name = gettext_lazy("source account")
     verbose_name_plural = gettext_lazy("Source accounts that are not in Codat yet")
     fieldsets = (
         (None, {"fields": (("name", "account_type"), ("account_number", "currency"), ("bank_code", "routing_type"))}),
@@ -280,10 +287,8 @@ class CompanyAdmin(ActionsAdmin[Company]):
 
     form = CompanyForm
     inlines = (NewAccountInline,)
-    list_display = (
-        "legal_name", "customer_number", "onboarding_pill", "connection_pill", "manager_name", "country", "read",
-    )  # fmt: skip
-    list_display_links = ("legal_name",)
+    list_display = ("name_and_number", "onboarding_pill", "connection_now", "manager_name", "country_code")
+    list_display_links = ("name_and_number",)
     list_select_related = ("manager",)
     list_filter = ("onboarding_state", ManagerFilter, "country", "language")
     actions = ("onboard_selected",)
@@ -317,23 +322,30 @@ class CompanyAdmin(ActionsAdmin[Company]):
             prefetch_related_objects([company], Prefetch("source_accounts", queryset=accounts))
         return company
 
+    @admin.display(description=gettext_lazy("company"))
+    def name_and_number(self, company: Company) -> SafeString:
+        return format_html('{} <span class="quiet nowrap">{}</span>', company.legal_name, company.customer_number)
+
     @admin.display(description=gettext_lazy("onboarding"))
     def onboarding_pill(self, company: Company) -> SafeString:
         return status_pill(company.onboarding)
 
     @admin.display(description=gettext_lazy("connection"))
-    def connection_pill(self, company: Company) -> SafeString:
+    def connection_now(self, company: Company) -> SafeString | str:
         connection = live_connection(company)
-        return status_pill(connection.status_meaning) if connection else format_html("<span>{}</span>", "—")
+        if connection is None:
+            return self.get_empty_value_display()
+        return format_html(
+            '{} <span class="as-of nowrap">{}</span>', status_pill(connection.status_meaning), as_of(connection.read_at)
+        )
 
     @admin.display(description=gettext_lazy("manager"))
     def manager_name(self, company: Company) -> str:
-        return company.manager.get_full_name() or company.manager.get_username() if company.manager else "—"
+        return _name_of(company.manager) if company.manager else self.get_empty_value_display()
 
-    @admin.display(description=gettext_lazy("connection as of"))
-    def read(self, company: Company) -> SafeString:
-        connection = live_connection(company)
-        return moment(connection.read_at) if connection else format_html("<span>{}</span>", "—")
+    @admin.display(description=gettext_lazy("country"))
+    def country_code(self, company: Company) -> str:
+        return company.country
 
     # --- Writing ----------------------------------------------------------------------------------------------------
     def get_readonly_fields(self, request: HttpRequest, obj: Company | None = None) -> Sequence[str]:
@@ -348,8 +360,11 @@ class CompanyAdmin(ActionsAdmin[Company]):
         """Managers are staff who are still here."""
         if db_field.name == "manager":
             users = db_field.remote_field.model._default_manager
-            kwargs["queryset"] = users.filter(is_active=True, is_staff=True).order_by("username")
-        return super().formfield_for_foreignkey(db_field, request, **kwargs)
+            kwargs["queryset"] = users.filter(is_active=True, is_staff=True).order_by("last_name", "username")
+        field = super().formfield_for_foreignkey(db_field, request, **kwargs)
+        if db_field.name == "manager" and field is not None:
+            field.label_from_instance = _name_of  # type: ignore[attr-defined]
+        return field
 
     def get_inline_instances(self, request: HttpRequest, obj: Company | None = None) -> list[Any]:
         """No editing of accounts while they are being sent; a form that was open meanwhile is told so on saving."""

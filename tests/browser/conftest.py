@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
 
 from tests.factories import PASSWORD
 
@@ -25,6 +25,8 @@ ARGUMENTS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+PATIENCE = 10_000
+"""Milliseconds until something that should be on the page is missed."""
 SCREENSHOTS = Path(__file__).resolve().parents[2] / "docs" / "screenshots"
 
 
@@ -74,6 +76,7 @@ class Screens:
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Browser]:
     """One browser for the session."""
+    expect.set_options(timeout=PATIENCE)
     if not CHROMIUM:
         pytest.skip("no chromium on this machine: install one, or name it in CHROMIUM")
     with sync_playwright() as playwright:
@@ -92,6 +95,7 @@ def window(chromium: Browser, live_server: object) -> Iterator[Callable[..., Scr
             viewport={"width": width, "height": 900},
             color_scheme=color_scheme,  # type: ignore[arg-type]
         )
+        context.set_default_timeout(PATIENCE)
         contexts.append(context)
         return Screens(context, base_url)
 

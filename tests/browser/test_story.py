@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import Page, expect
 
+from feeds.banking import mask
 from feeds.models import AuditEntry, Company
 from feeds.services.roles import RELATIONSHIP_MANAGERS
 from tests.browser.conftest import Screens
@@ -24,7 +25,7 @@ def fill_account(page: Page, place: int, *, name: str, kind: str, number: str) -
     """Type one bank account into the form."""
     account = page.locator(f"#source_accounts-{place}")
     account.get_by_label("Account name").fill(name)
-    account.get_by_label("Type", exact=True).select_option(kind)
+    account.get_by_label("Type:", exact=True).select_option(kind)
     account.get_by_label("Account number").fill(number)
     account.get_by_label("Currency").fill("CAD")
     account.get_by_label("Routing number").fill("00011-001")
@@ -64,7 +65,7 @@ def test_a_customer_is_onboarded_and_connects_in_quickbooks(
     page.get_by_label("Contact name").fill("Zoé Tremblay")
     page.get_by_label("Contact e-mail").fill("zoe@cafe.example")
     fill_account(page, 0, name="Compte d'exploitation", kind="checking", number="4000100001")
-    page.get_by_role("link", name="Add another Source account").click()
+    page.get_by_role("button", name="Add another Source account").click()
     fill_account(page, 1, name="Épargne", kind="savings", number="4000100002")
     staff.check("company-form")
     page.get_by_role("button", name="Save", exact=True).click()
@@ -77,15 +78,19 @@ def test_a_customer_is_onboarded_and_connects_in_quickbooks(
     expect(page.locator(".consequences")).to_contain_text("2 source accounts (3 requests)")
     staff.check("onboard-confirmation")
     assert codat.requests_made("POST /companies") == 0
+    real_worker.stop()
     page.get_by_role("button", name="Onboard").click()
+    panel = page.get_by_role("region", name="Onboarding")
+    expect(panel.locator(".panel-head .pill")).to_have_text("Queued")
+    staff.check("company-queued")
 
     # The page follows by itself: a mark left in it survives, so nobody has reloaded it.
     page.evaluate("document.body.dataset.neverReloaded = 'yes'")
-    panel = page.get_by_role("region", name="Onboarding")
-    expect(panel.get_by_text("Link ready", exact=True).first).to_be_visible(timeout=LINK_READY_WITHIN)
-    expect(page.get_by_role("status")).to_contain_text("Onboarding: Link ready")
+    real_worker.start()
+    expect(panel.locator(".panel-head .pill")).to_have_text("Link ready", timeout=LINK_READY_WITHIN)
+    expect(page.locator("#onboarding-status")).to_contain_text("Onboarding: Link ready")
     assert page.evaluate("document.body.dataset.neverReloaded") == "yes"
-    expect(page.get_by_role("region", name="In Codat")).to_contain_text("••••0001")
+    expect(page.get_by_role("region", name="In Codat")).to_contain_text(mask("4000100001"))
     assert "4000100001" not in page.content()
     staff.check("company-link-ready")
 

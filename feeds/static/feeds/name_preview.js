@@ -11,7 +11,7 @@
     output.className = "name-preview";
     output.setAttribute("for", field.id);
     output.setAttribute("aria-live", "polite");
-    field.insertAdjacentElement("afterend", output);
+    (field.closest(".flex-container") ?? field).insertAdjacentElement("afterend", output);
 
     let timer;
     let pending;
