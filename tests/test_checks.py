@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import base64
 import re
 from pathlib import Path
@@ -164,6 +165,34 @@ def test_every_variable_is_documented_and_no_other() -> None:
     documented = re.findall(r"^#?([A-Z][A-Z0-9_]+)=", (ROOT / ".env.example").read_text(), flags=re.MULTILINE)
     assert len(documented) == len(set(documented))
     assert set(documented) == variables_read()
+
+
+def defaults() -> dict[str, str]:
+    """The defaults that settings.py has as plain values, as one would write them in .env."""
+    found = {}
+    for node in ast.walk(ast.parse((ROOT / "backoffice/settings.py").read_text())):
+        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args):
+            continue
+        name, default = node.args[0], next((k.value for k in node.keywords if k.arg == "default"), None)
+        if ast.unparse(node.func).startswith("env.") and isinstance(name, ast.Constant):
+            found[str(name.value)] = _as_written(default)
+    return {name: text for name, text in found.items() if text}
+
+
+def _as_written(default: ast.expr | None) -> str:
+    if not isinstance(default, ast.Constant):
+        return ""
+    value = default.value
+    return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def test_the_documented_defaults_are_those_of_the_settings() -> None:
+    written = dict(re.findall(r"^#([A-Z][A-Z0-9_]+)=(.+)$", (ROOT / ".env.example").read_text(), flags=re.MULTILINE))
+    literal = defaults()
+    assert literal["Q_RETRY"] == "300"
+    assert {name: written.get(name) for name in literal if name != "EMAIL_URL"} == {
+        name: text for name, text in literal.items() if name != "EMAIL_URL"
+    }
 
 
 def test_the_scan_of_the_settings_finds_them() -> None:

@@ -1,0 +1,317 @@
+"""No secret in the repository, and none in anything the product writes down.
+
+To guard one more thing: a value that must stay hidden goes into `secrets_of`, a place where it might turn up into
+`places`, a way through the product into `everything_done_once`.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import math
+import re
+import subprocess
+from collections import Counter
+from collections.abc import Callable, Iterator
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+from django.apps import apps
+from django.conf import settings as django_settings
+from django.core import serializers
+from django.core.management import call_command
+from django.db import models
+from django.test import Client
+from django.urls import reverse
+from django_q.models import OrmQ
+
+from backoffice.logs import logging_config
+from feeds import queue
+from feeds.audit import Actor
+from feeds.codat.errors import CodatError
+from feeds.models import Company, Connection, SourceAccount
+from feeds.services import accounts, connections, credentials, links, onboarding, sync
+from tests.factories import PASSWORD, CompanyFactory, SourceAccountFactory, UserFactory
+from tests.sandbox_process import SandboxProcess
+
+ROOT = Path(__file__).resolve().parent.parent
+NUMBERS = ("900417733218", "4030-0556-7719")
+ACCOUNTS = "/companies/{id}/connections/{id}/connectionInfo/bankFeedAccounts"
+Drain = Callable[[], int]
+
+
+# --- The repository --------------------------------------------------------------------------------------------------
+KEY_SHAPES = {
+    "private key": re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----"),
+    "AWS key": re.compile(r"\bAKIA[0-9A-Z]{16}\b"),
+    "GitHub token": re.compile(r"\bgh[pousr]_[A-Za-z0-9]{36}"),
+    "live payment key": re.compile(r"\b[rs]k_live_[A-Za-z0-9]{16}"),
+    "JSON web token": re.compile(r"\beyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}\."),
+}
+ENCODED = re.compile(r"(?:whsec_|Basic )([A-Za-z0-9+/]{20,}={0,2})")
+ASSIGNED = re.compile(
+    r"(?:KEY|SECRET|PASSWORD|TOKEN)[\"']?\s*[=:]\s*[\"']?([A-Za-z0-9+/_\-]{24,}={0,2})", re.IGNORECASE
+)
+ADDRESS = re.compile(r"[\w.+-]+@((?:[\w-]+\.)+[A-Za-z]{2,})\b")
+INVENTED_DOMAIN = re.compile(r"(?:.+\.)?(?:example(?:\.(?:com|org|net))?|test|invalid|localhost)", re.IGNORECASE)
+# Twenty random letters and digits have at least 3.7 bits each, all but never; words with a digit have fewer.
+RANDOM_BITS = 3.7
+
+
+def looks_random(text: str) -> bool:
+    """Whether some part mixes letters and digits as a generator does, not as words joined by hyphens do."""
+    return any(_is_mixed(part) for part in re.split(r"[-_]", text) if len(part) >= 20)
+
+
+def _is_mixed(text: str) -> bool:
+    kinds = [any(test(c) for c in text) for test in (str.isupper, str.islower, str.isdigit)]
+    bits = -sum(n / len(text) * math.log2(n / len(text)) for n in Counter(text).values())
+    return all(kinds) and bits > RANDOM_BITS
+
+
+def is_readable(encoded: str) -> bool:
+    """Whether base64 text stands for words, as an invented key does and a real one does not."""
+    try:
+        return base64.b64decode(encoded).isascii()
+    except ValueError:
+        return False
+
+
+def suspicions(text: str) -> list[str]:
+    """What in a text looks like a secret or a person's address."""
+    found = [name for name, shape in KEY_SHAPES.items() if shape.search(text)]
+    found += ["encoded key" for match in ENCODED.finditer(text) if not is_readable(match[1])]
+    found += ["assigned key" for m in ASSIGNED.finditer(text) if not ENCODED.match(m[1]) and looks_random(m[1])]
+    found += [f"address at {m[1]}" for m in ADDRESS.finditer(text) if not INVENTED_DOMAIN.fullmatch(m[1])]
+    return found
+
+
+def repository_texts() -> Iterator[tuple[str, str]]:
+    """Name and text of every file that is, or is about to be, in the repository; not of lock files, full of hashes."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for name in listed.stdout.splitlines():
+        path = ROOT / name
+        if name.startswith("requirements/") or not path.is_file():
+            continue
+        try:
+            yield name, path.read_text()
+        except UnicodeDecodeError:
+            continue  # pictures and fonts
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a checkout: there is no list of the repository's files")
+def test_the_repository_holds_no_secret_and_nobodys_address() -> None:
+    texts = dict(repository_texts())
+    assert len(texts) > 50
+    assert {name: found for name, text in texts.items() if (found := suspicions(text))} == {}
+
+
+RANDOM = bytes(hash_ * 37 % 251 for hash_ in range(5, 35))
+
+
+@pytest.mark.parametrize(
+    "planted",
+    [
+        "-----BEGIN RSA " + "PRIVATE KEY-----",
+        "AKIA" + "ABCDEFGH12345678",
+        "ghp_" + "a1B2" * 9,
+        "whsec_" + base64.b64encode(RANDOM).decode(),
+        "Authorization: Basic " + base64.b64encode(RANDOM).decode(),
+        "CODAT_API_KEY=" + base64.b64encode(RANDOM).decode(),
+        "'api_key': '" + base64.b64encode(RANDOM).decode() + "'",
+        "write to jane.doe" + "@" + "realbank.com",
+    ],
+)
+def test_a_planted_secret_is_found(planted: str) -> None:
+    assert suspicions(f"some text\n{planted}\nmore text")
+
+
+# --- The product -----------------------------------------------------------------------------------------------------
+class Kept:
+    """Everything that was written down while the product was driven, by place, and what must not be in it."""
+
+    def __init__(self, caplog: pytest.LogCaptureFixture) -> None:
+        self.secrets: dict[str, str] = {}
+        self.logs = StringIO()
+        self.lines = caplog
+        """The same lines before the last net: nothing may depend on it."""
+        self.shown: dict[str, str] = {}
+        """Screens and outputs."""
+
+
+@pytest.fixture
+def kept(caplog: pytest.LogCaptureFixture) -> Iterator[Kept]:
+    """Collects the log as production writes it, from the lowest level on."""
+    kept = Kept(caplog)
+    formatter = logging_config(level="DEBUG", as_json=True)["formatters"]["structured"]
+    handler = logging.StreamHandler(kept.logs)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=formatter["foreign_pre_chain"], processors=formatter["processors"]
+        )
+    )
+    root = logging.getLogger()
+    root.addHandler(handler)
+    caplog.set_level(logging.DEBUG)
+    caplog.set_level(logging.WARNING, logger="factory")  # the tests' own chatter
+    yield kept
+    root.removeHandler(handler)
+
+
+def note_link(kept: Kept) -> None:
+    """Remember the customer's link of the moment, and its one-time password."""
+    url = Connection.objects.get().link_url
+    kept.secrets[f"link {len(kept.secrets)}"] = url
+    kept.secrets[f"otp {len(kept.secrets)}"] = re.search(r"otp=([^&]+)", url)[1]  # type: ignore[index]
+
+
+def everything_done_once(kept: Kept, codat: SandboxProcess, drain: Drain, client: Client) -> None:
+    """Drive the product through what it does, faults included."""
+    user = UserFactory(role="Administrators")
+    actor = Actor.person(user, source="test")
+    company = CompanyFactory(legal_name="Café Québec")
+    for number in NUMBERS:
+        SourceAccountFactory(company=company, account_number=number)
+    codat.post_fault("status", "POST", "/companies", status=500, times=1)
+    codat.post_fault("status", "POST", f"{ACCOUNTS}/batch", status=400, times=1)
+    onboarding.request(company, actor=actor)
+    drain()
+    onboarding.request(Company.objects.get(), actor=actor)
+    drain()
+    connection = Connection.objects.get()
+    note_link(kept)
+    links.refresh(connection, actor=actor)
+    drain()
+    note_link(kept)
+    links.reveal(connection, actor=actor)
+    account = SourceAccount.objects.get(account_number=NUMBERS[0])
+    accounts.reveal_number(account, actor=actor)
+    generated = credentials.generate(connection, actor=actor)
+    kept.secrets |= {"credentials user": generated.username, "credentials password": generated.password}
+    client.force_login(user)
+    look_at_the_screens(kept, client, company)
+    accounts.rename(account, name="Renamed", actor=actor)
+    drain()
+    codat.connect(Company.objects.get().codat_id, connection.codat_id)
+    sync.refresh_company(Company.objects.get(), actor=actor)
+    accounts.disconnect(account, actor=actor, reason="closed")
+    connections.unlink(Connection.objects.get(), actor=actor, reason="moved bank")
+    credentials.revoke(connection, actor=actor, reason="lost")
+    drain()
+    accounts.delete(account, actor=actor, reason="closed")
+    queue.enqueue(queue.ADVANCE, company.pk)  # stays in the queue: what a task carries is in the database too
+    with pytest.raises(CodatError):
+        refused_by_codat(codat, connection, actor)
+    kept.shown["command"] = output_of_the_command()
+
+
+def look_at_the_screens(kept: Kept, client: Client, company: Company) -> None:
+    """Every list, and the company's page."""
+    for model in (Company, Connection, SourceAccount, *_history_models()):
+        url = reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_changelist")
+        kept.shown[url] = client.get(url).content.decode()
+    url = reverse("admin:feeds_company_history", args=[company.pk])
+    kept.shown[url] = client.get(url, follow=True).content.decode()
+    kept.shown["home"] = client.get(reverse("admin:index")).content.decode()
+
+
+def _history_models() -> list[type[models.Model]]:
+    return [apps.get_model("feeds", name) for name in ("Operation", "AuditEntry")]
+
+
+def refused_by_codat(codat: SandboxProcess, connection: Connection, actor: Actor) -> None:
+    """A call that fails after our key was sent."""
+    codat.post_fault("status", "POST", f"{ACCOUNTS}/credentials", status=403, times=1)
+    credentials.generate(connection, actor=actor)
+
+
+def output_of_the_command() -> str:
+    """A command line run whose rows are all stored already or wrong."""
+    out = StringIO()
+    call_command("onboard", str(ROOT / "docs/sample/companies.csv"), "--dry-run", stdout=out, stderr=out)
+    return out.getvalue()
+
+
+def secrets_of(kept: Kept, codat: SandboxProcess) -> dict[str, str]:
+    """Name -> a value that must be nowhere."""
+    key = codat.api_key
+    return {
+        **kept.secrets,
+        "API key": key,
+        "encoded API key": base64.b64encode(key.encode()).decode(),
+        "secret key": django_settings.SECRET_KEY,
+        "password": PASSWORD,
+        **{f"account number {number}": number for number in NUMBERS},
+    }
+
+
+def places(kept: Kept) -> Iterator[tuple[str, str]]:
+    """Name and text of everything that was written down, and of every row that holds what Codat or a person said.
+
+    The two columns that exist to hold a secret are left out: the link until it expires, and the account number.
+    """
+    yield "log", kept.logs.getvalue()
+    yield "log before redaction", kept.lines.text
+    yield from kept.shown.items()
+    for model in apps.get_app_config("feeds").get_models():
+        names = [field.name for field in model._meta.fields if field.name not in ("link_url", "account_number")]
+        yield model.__name__, serializers.serialize("json", model._default_manager.all(), fields=names)
+    yield "queue", " ".join(json.dumps(row.task, default=str) for row in OrmQ.objects.all())
+
+
+def leaks(kept: Kept, codat: SandboxProcess) -> list[str]:
+    """Which secret is where."""
+    return [
+        f"{secret} in {place}"
+        for place, text in places(kept)
+        for secret, value in secrets_of(kept, codat).items()
+        if value in text
+    ]
+
+
+@pytest.mark.django_db
+def test_what_the_product_writes_down_holds_no_secret(
+    kept: Kept, codat: SandboxProcess, drain_queue: Drain, client: Client
+) -> None:
+    everything_done_once(kept, codat, drain_queue, client)
+
+    texts = dict(places(kept))
+    assert "codat_call" in texts["log"]  # it was really listened to
+    assert "credentials_generated" in texts["AuditEntry"]
+    assert len(kept.secrets) == 6
+    assert leaks(kept, codat) == []
+
+
+@pytest.mark.django_db
+def test_a_secret_that_does_get_written_down_is_found(kept: Kept, codat: SandboxProcess) -> None:
+    kept.secrets["otp"] = "otp-of-this-test"
+    logging.getLogger("feeds").warning("the customer's otp-of-this-test was refused")
+    CompanyFactory(notes=f"calls about {NUMBERS[0]}")
+    kept.shown["screen"] = codat.api_key
+
+    number = f"account number {NUMBERS[0]}"
+    assert sorted(leaks(kept, codat)) == [
+        "API key in screen",
+        f"{number} in AuditEntry",
+        f"{number} in Company",
+        "otp in log",
+        "otp in log before redaction",
+    ]
+
+
+def test_the_last_net_of_the_log_hides_what_slips_through(kept: Kept) -> None:
+    log = structlog.get_logger("feeds.test")
+    log.info("slip", api_key="k-1", url="https://link.example/x?otp=9182", header="Basic c2xpcHBlZA==", note="kept")
+    line: dict[str, Any] = json.loads(kept.logs.getvalue().splitlines()[-1])
+    assert line["note"] == "kept"
+    assert not [secret for secret in ("k-1", "9182", "c2xpcHBlZA") if secret in json.dumps(line)]
