@@ -19,7 +19,7 @@ from django_q.models import OrmQ
 
 from feeds.management.commands import onboard
 from feeds.models import AuditEntry, Batch, Company, Operation, SourceAccount
-from tests.factories import UserFactory
+from tests.factories import SourceAccountFactory, UserFactory
 from tests.sandbox_process import SandboxProcess
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -205,6 +205,36 @@ def test_companies_that_are_on_their_way_are_not_asked_for_again(file: Callable[
     Ended(path)
     assert Ended(path).status == 0
     assert (OrmQ.objects.count(), Batch.objects.count()) == (1, 1)
+
+
+@pytest.mark.django_db
+def test_a_company_that_is_refused_is_named_and_the_others_go_on(file: Callable[..., Path]) -> None:
+    path = file(row(1), row(2))
+    Ended(path)
+    OrmQ.objects.all().delete()
+    # Somebody spoils one of them between two runs, where a file that is unchanged does not look.
+    Company.objects.update(onboarding_state="draft")
+    refused = Company.objects.get(customer_number="SB-1")
+    SourceAccountFactory(company=refused, currency="XXX")
+
+    ended = Ended(path)
+
+    assert (ended.status, ended.error) == (1, "1 of 2 companies were not accepted.")
+    assert "[1] 1 company: “XXX” is not a currency." in ended.err
+    assert OrmQ.objects.count() == 1
+
+
+@pytest.mark.django_db
+def test_control_c_stops_the_waiting_and_nothing_else(
+    file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(_seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(onboard.time, "sleep", interrupt)
+    ended = Ended(file(row(1)), "--wait", 30)
+    assert (ended.status, ended.error) == (130, "Stopped waiting. What was accepted goes on by itself.")
+    assert OrmQ.objects.count() == 1
 
 
 def test_a_progress_bar_is_for_terminals_only(

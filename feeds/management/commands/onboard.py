@@ -84,7 +84,7 @@ class Command(BaseCommand):
         started = bulk.start(ids, label=path.name[:200], actor=actor)
         if wait is not None:
             self._wait(ids, wait)
-        self._finish(bulk.report(ids, refused=started.refused), waited=wait is not None)
+        self._finish(bulk.report(ids, refused=started.refused), waited=wait is not None, refused=len(started.refused))
 
     # --- Input -----------------------------------------------------------------------------------------------------
     def _rehearse(self, table: import_files.Table) -> None:
@@ -153,7 +153,7 @@ class Command(BaseCommand):
             yield lambda done: progress.update(task, completed=done)
 
     # --- Output ----------------------------------------------------------------------------------------------------
-    def _finish(self, reports: Sequence[bulk.Report], *, waited: bool) -> None:
+    def _finish(self, reports: Sequence[bulk.Report], *, waited: bool, refused: int) -> None:
         """Print what became of each company; raise CommandError unless all is as it should be."""
         causes = list(dict.fromkeys(report.cause for report in reports if report.error))
         if self.as_json:
@@ -165,14 +165,13 @@ class Command(BaseCommand):
         if waited and not_ready:
             message = _("%(count)d of %(all)d companies are not ready.")
             raise CommandError(message % {"count": len(not_ready), "all": len(reports)}, returncode=NOT_READY)
-        if causes:
-            raise CommandError(_("Some companies were not accepted."), returncode=NOT_READY)
+        if refused:
+            message = _("%(count)d of %(all)d companies were not accepted.")
+            raise CommandError(message % {"count": refused, "all": len(reports)}, returncode=NOT_READY)
         if not_ready:
+            self.stderr.write(_("Onboarding goes on in the background."))
             self.stderr.write(
-                _(
-                    "Onboarding goes on in the background. To follow it, run the same command with --wait 120, or look at "
-                )
-                + _("“Bulk onboardings” in the back office.")
+                _("To follow it, repeat with --wait 120, or look at “Bulk onboardings” in the back office.")
             )
 
     def _print_table(self, reports: Sequence[bulk.Report], causes: Sequence[str]) -> None:
