@@ -50,7 +50,7 @@ lock: install # compile requirements/*.in to hash-checked lock files
 	done
 
 clean: # remove the virtualenv and all data
-	rm -rf $(VENV) var staticfiles
+	rm -rf $(VENV) var
 
 # Invented values, good enough for `check --deploy` to judge the settings by.
 PRODUCTION_EXAMPLE := ENVIRONMENT=production \

@@ -63,7 +63,7 @@ CODAT_SANDBOX: bool = env.bool(
     "CODAT_SANDBOX", default=not (IS_PRODUCTION or _configured_base_url or _configured_api_key)
 )
 CODAT_BASE_URL: str = _configured_base_url or (_SANDBOX_URL if CODAT_SANDBOX else "https://api.codat.io")
-CODAT_API_KEY: str = _configured_api_key or ("sandbox-key" if CODAT_SANDBOX else "")
+CODAT_API_KEY: str = _configured_api_key or (env.str("SANDBOX_API_KEY", default="sandbox-key") if CODAT_SANDBOX else "")
 CODAT_CONNECT_TIMEOUT: float = env.float("CODAT_CONNECT_TIMEOUT", default=5.0)
 CODAT_READ_TIMEOUT: float = env.float("CODAT_READ_TIMEOUT", default=20.0)
 CODAT_CALLS_PER_MINUTE: int = env.int("CODAT_CALLS_PER_MINUTE", default=1000)
@@ -154,6 +154,8 @@ def _database() -> dict[str, Any]:
 
 
 DATABASES = {"default": _database()}
+# The library's own table is swapped for ours; its migrations would leave an empty one behind, tied to our users.
+MIGRATION_MODULES = {"auditlog": None}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 # --- Queue (each value was measured: see docs/decisions) -------------------------------------------------------------
@@ -200,7 +202,8 @@ USE_TZ = True
 
 # --- Static files ----------------------------------------------------------------------------------------------------
 STATIC_URL = "/static/"
-STATIC_ROOT = BASE_DIR / "staticfiles"
+STATIC_ROOT = VAR_DIR / "static"
+STATIC_ROOT.mkdir(parents=True, exist_ok=True)
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
     "staticfiles": {

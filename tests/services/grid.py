@@ -59,10 +59,9 @@ class Story:
         self.company: Company = CompanyFactory()
         SourceAccountFactory.create_batch(2, company=self.company)
         onboarding.request(self.company, actor=RM)
-        for _done in range(step.before):
-            run_next_task()
+        for _done in range(step.before):  # not from the queue: a worker's heartbeats may be waiting there too
+            onboarding.advance(self.company.pk)
         if step.kind == OperationKind.REFRESH_LINK:
-            OrmQ.objects.all().delete()
             onboarding.advance(self.company.pk)  # notes that nothing is missing
             self.ask_for_link()
 
