@@ -21,11 +21,14 @@ $(VENV)/.installed: requirements/dev.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
 	touch $@
 
-run: export ENVIRONMENT ?= demo
-run: install # web, worker and stand-in Codat; prints the address and the demo logins
+run: install .env # web, worker and stand-in Codat; prints the address and the demo logins
 	python manage.py migrate --verbosity 0
 	python manage.py setup
 	honcho start --port $(PORT)
+
+# So that `python manage.py ...` in another shell knows the demo too. Never overwritten.
+.env:
+	@printf '# Made by make run. Every variable: .env.example\nENVIRONMENT=demo\n' > $@
 
 test: install # the whole suite
 	pytest $(PYTEST_ARGS)
@@ -40,8 +43,7 @@ lint: install # style, types, migrations, deployment settings
 bench: install # timings, as a table; never part of the tests
 	python -m tests.bench
 
-shell: export ENVIRONMENT ?= demo
-shell: install # Django's shell on the demo data
+shell: install .env # Django's shell on the demo data
 	python manage.py shell
 
 lock: install # compile requirements/*.in to hash-checked lock files
