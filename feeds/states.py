@@ -256,3 +256,105 @@ def describe(meanings: dict[str, Meaning], value: str) -> Meaning:
     if known is not None:
         return known
     return Meaning(value, Tone.WARNING, _("A state that this product does not know yet."), _("Ask an administrator."))
+
+
+class SeenBy(models.TextChoices):
+    """How a change of status came to our knowledge."""
+
+    POLL = "poll", _("poll")
+    WEBHOOK = "webhook", _("webhook")
+    ACTION = "action", _("action")
+
+
+class WebhookState(models.TextChoices):
+    """What became of one webhook. Received and applied are two different things."""
+
+    RECEIVED = "received", _("Received")
+    APPLIED = "applied", _("Applied")
+    IGNORED = "ignored", _("Not ours")
+    FAILED = "failed", _("Failed")
+
+
+class CaseState(models.TextChoices):
+    """The life of a case about one broken feed."""
+
+    OPEN = "open", _("Unassigned")
+    TAKEN = "taken", _("Taken")
+    SNOOZED = "snoozed", _("Snoozed")
+    CLOSED = "closed", _("Closed")
+
+
+OPEN_CASE_STATES = (CaseState.OPEN, CaseState.TAKEN, CaseState.SNOOZED)
+"""States in which somebody still owes the customer something."""
+
+CASE_TRANSITIONS: dict[str, frozenset[str]] = {
+    CaseState.OPEN: frozenset({CaseState.TAKEN, CaseState.SNOOZED, CaseState.CLOSED}),
+    CaseState.TAKEN: frozenset({CaseState.OPEN, CaseState.SNOOZED, CaseState.CLOSED, CaseState.TAKEN}),
+    CaseState.SNOOZED: frozenset({CaseState.OPEN, CaseState.TAKEN, CaseState.CLOSED, CaseState.SNOOZED}),
+    CaseState.CLOSED: frozenset({CaseState.OPEN, CaseState.TAKEN}),
+}
+"""Allowed moves. From closed only back to open (or to its owner): the feed broke again within the window."""
+
+CASE_RIGHTS: dict[str, str] = {
+    "take": "feeds.work_case",
+    "hand_over": "feeds.work_case",
+    "note": "feeds.work_case",
+    "snooze": "feeds.work_case",
+    "close": "feeds.work_case",
+    "release_incident": "feeds.release_incident",
+}
+"""Which permission each move of a person asks for."""
+
+
+class CaseCause(models.TextChoices):
+    """Why the feed broke, as far as support found out. Each has its playbook."""
+
+    UNKNOWN = "unknown", _("Not known yet")
+    QUICKBOOKS_SILENT = "quickbooks_silent", _("QuickBooks stopped asking")
+    CREDENTIALS_REVOKED = "credentials_revoked", _("Credentials were revoked")
+    CUSTOMER_STOPPED = "customer_stopped", _("Customer switched it off")
+    UNLINKED_BY_STAFF = "unlinked_by_staff", _("Unlinked or disconnected by staff")
+    CODAT_INCIDENT = "codat_incident", _("Fault at Codat or QuickBooks")
+    ACCOUNT_CLOSED = "account_closed", _("Bank account closed")
+
+
+class CaseOutcome(models.TextChoices):
+    """How a case ended."""
+
+    RECONNECTED = "reconnected", _("Connected again")
+    NOT_WANTED = "not_wanted", _("Customer no longer wants the feed")
+    ACCOUNT_CLOSED = "account_closed", _("Bank account closed")
+    NOT_BROKEN = "not_broken", _("Was not broken")
+    UNREACHABLE = "unreachable", _("Customer cannot be reached")
+
+
+class CaseEventKind(models.TextChoices):
+    """What happened to a case."""
+
+    OPENED = "opened", _("Opened")
+    REOPENED = "reopened", _("Broke again")
+    RECOVERED = "recovered", _("Works again")
+    TAKEN = "taken", _("Taken")
+    HANDED_OVER = "handed_over", _("Handed over")
+    NOTE = "note", _("Note")
+    CAUSE = "cause", _("Cause found")
+    SNOOZED = "snoozed", _("Snoozed")
+    WOKE = "woke", _("Snooze ended")
+    CLOSED = "closed", _("Closed")
+    NOTIFIED = "notified", _("Mail sent")
+    HELD = "held", _("Mail held by incident")
+    JOINED_INCIDENT = "joined_incident", _("Joined an incident")
+
+
+class DriftKind(models.TextChoices):
+    """How Codat and our mirror differ."""
+
+    MISSING_HERE = "missing_here", _("Only in Codat")
+    MISSING_THERE = "missing_there", _("Only here")
+    RENAMED = "renamed", _("Name differs")
+    STATUS = "status", _("Status differs")
+    ACCOUNTS = "accounts", _("Number of accounts differs")
+
+
+BROKEN_CONNECTION_STATUSES = (ConnectionStatus.UNLINKED, ConnectionStatus.DEAUTHORIZED)
+"""A connection in one of these was connected once and is not any more."""

@@ -2,21 +2,33 @@
 
 from feeds.models.audit_entry import AuditEntry
 from feeds.models.batch import Batch, BatchItem
+from feeds.models.case import Case, CaseEvent, Incident
 from feeds.models.company import Company
 from feeds.models.connection import BANK_FEEDS_PLATFORM_KEY, Connection
+from feeds.models.drift import DriftFinding, DriftReport
 from feeds.models.operation import Operation
 from feeds.models.source_account import SourceAccount
-from feeds.models.system import CodatQuota, Heartbeat
+from feeds.models.status_event import StatusEvent
+from feeds.models.system import CodatQuota, DailyFigure, Heartbeat
+from feeds.models.webhook import WebhookEvent
 
 __all__ = [
     "BANK_FEEDS_PLATFORM_KEY",
     "AuditEntry",
     "Batch",
     "BatchItem",
+    "Case",
+    "CaseEvent",
     "CodatQuota",
     "Company",
     "Connection",
+    "DailyFigure",
+    "DriftFinding",
+    "DriftReport",
     "Heartbeat",
+    "Incident",
     "Operation",
     "SourceAccount",
+    "StatusEvent",
+    "WebhookEvent",
 ]

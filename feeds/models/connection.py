@@ -36,6 +36,8 @@ class Connection(TimeStamped, Mirrored):
     link_expires_at = models.DateTimeField(_("link expires"), null=True, blank=True, editable=False)
     codat_created_at = models.DateTimeField(_("created in Codat"), null=True, blank=True, editable=False)
     polled_at = models.DateTimeField(null=True, blank=True, editable=False)
+    # When the poller reads this connection's accounts again; claiming it moves the date, so workers share the work.
+    poll_due_at = models.DateTimeField(_("next poll"), null=True, blank=True, editable=False)
     last_sync_at = models.DateTimeField(_("last sync"), null=True, blank=True, editable=False)
     errors = models.JSONField(_("errors reported by Codat"), default=list, blank=True, editable=False)
 
@@ -63,6 +65,7 @@ class Connection(TimeStamped, Mirrored):
             ),
         ]
         indexes: ClassVar = [
+            models.Index(fields=["poll_due_at"], name="connection_poll_due", condition=Q(gone_at__isnull=True)),
             models.Index(fields=["status", "-id"], name="connection_status"),
             models.Index(
                 fields=["link_expires_at"], name="connection_link_expiry", condition=Q(link_expires_at__isnull=False)

@@ -40,3 +40,20 @@ class CodatQuota(models.Model):
 
     def __str__(self) -> str:
         return f"{self.remaining} / {self.limit}"
+
+
+class DailyFigure(models.Model):
+    """One number a day, such as how many connections were Linked at the end of it, or bad signatures counted."""
+
+    day = models.DateField(_("day"))
+    name = models.CharField(_("name"), max_length=60)
+    value = models.BigIntegerField(_("value"), default=0)
+
+    class Meta:
+        verbose_name = _("daily figure")
+        verbose_name_plural = _("daily figures")
+        default_permissions = ("view",)
+        constraints: ClassVar = [models.UniqueConstraint(fields=["name", "day"], name="daily_figure_unique")]
+
+    def __str__(self) -> str:
+        return f"{self.day} {self.name}: {self.value}"

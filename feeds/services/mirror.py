@@ -6,7 +6,10 @@ change history has a row if and only if something changed. Call inside a transac
 
 from __future__ import annotations
 
-from datetime import timedelta
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.conf import settings
@@ -15,11 +18,23 @@ from django.utils import timezone
 
 from feeds import mapping
 from feeds.codat import schemas
-from feeds.models import Company, Connection, SourceAccount
-from feeds.states import ConnectionStatus, OnboardingState
+from feeds.models import Company, Connection, SourceAccount, StatusEvent
+from feeds.states import ConnectionStatus, OnboardingState, SeenBy
 
 LINK_COLUMNS = ("link_url", "link_fetched_at", "link_expires_at")
+GONE = "gone"
 _UNAUDITED = {"read_at", "raw"}
+_seen: ContextVar[tuple[SeenBy, str]] = ContextVar("seen_by", default=(SeenBy.ACTION, ""))
+
+
+@contextmanager
+def seen_by(how: SeenBy, reference: str = "") -> Iterator[None]:
+    """Status changes written inside came to our knowledge like this; `reference` is a webhook id or a ledger row."""
+    token = _seen.set((how, reference))
+    try:
+        yield
+    finally:
+        _seen.reset(token)
 
 
 def apply_company(company: Company, reply: schemas.Company) -> None:
@@ -36,7 +51,9 @@ def apply_connection(company: Company, reply: schemas.Connection) -> Connection:
     columns = mapping.connection_columns(reply, link_lifetime=lifetime)
     connection = Connection.objects.filter(codat_id=reply.id).first()
     if connection is None:
-        return Connection.objects.create(company=company, **columns)
+        connection = Connection.objects.create(company=company, poll_due_at=timezone.now(), **columns)
+        _note_status(connection, "", connection.status, reply.read_at)
+        return connection
     if _is_older(reply.read_at, connection.link_fetched_at):
         columns = {name: value for name, value in columns.items() if name not in LINK_COLUMNS}
     _write(connection, columns)
@@ -65,6 +82,8 @@ def mark_gone(mirrored: Company | Connection | SourceAccount) -> None:
     """Codat no longer has this object. The row stays: history points at it."""
     mirrored.gone_at = timezone.now()
     mirrored.save(update_fields=["gone_at", "updated_at"])
+    if not isinstance(mirrored, Company):
+        _note_status(mirrored, mirrored.status, GONE, mirrored.gone_at)
 
 
 def settle_onboarding(company: Company) -> None:
@@ -99,12 +118,31 @@ def _write(row: Company | Connection | SourceAccount, columns: dict[str, Any]) -
     if _is_older(columns["read_at"], row.read_at):
         columns = {name: columns[name] for name in LINK_COLUMNS if name in columns}
     changed = {name: value for name, value in columns.items() if getattr(row, name) != value}
+    old_status = getattr(row, "status", "")
     for name, value in changed.items():
         setattr(row, name, value)
     if changed.keys() - _UNAUDITED:
         row.save(update_fields=[*changed, "updated_at"])
+        if "status" in changed and not isinstance(row, Company):
+            _note_status(row, old_status, changed["status"], columns["read_at"])
     elif changed:
         _update_unaudited(row, changed)
+
+
+def _note_status(row: Connection | SourceAccount, old: str, new: str, seen_at: datetime) -> None:
+    """Write the change into the timeline, with how we came to know it."""
+    account = row if isinstance(row, SourceAccount) else None
+    seen_by, reference = _seen.get()
+    StatusEvent.objects.create(
+        company_id=row.company_id,
+        connection_id=row.connection_id if isinstance(row, SourceAccount) else row.pk,
+        account=account,
+        old=old,
+        new=new,
+        seen_at=seen_at,
+        seen_by=seen_by,
+        reference=reference,
+    )
 
 
 def _update_unaudited(row: models.Model, changed: dict[str, Any]) -> None:

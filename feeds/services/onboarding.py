@@ -26,10 +26,10 @@ from feeds import mapping
 from feeds.audit import Actor
 from feeds.codat.errors import CodatError
 from feeds.models import BANK_FEEDS_PLATFORM_KEY, Batch, BatchItem, Company, Connection, Operation
-from feeds.services import gateway, leases, ledger, mirror, preflight
+from feeds.services import gateway, leases, ledger, mirror, preflight, readings
 from feeds.services.errors import LeaseLost, Refused
 from feeds.services.steps import PUT, STEPS, Recorder
-from feeds.states import ConnectionStatus, Meaning, OnboardingState, OperationKind, OperationState, Tone
+from feeds.states import ConnectionStatus, Meaning, OnboardingState, OperationKind, OperationState, SeenBy, Tone
 
 log = structlog.get_logger(__name__)
 
@@ -265,10 +265,11 @@ def _perform(claimed: _Claimed, token: uuid.UUID) -> None:
 
 
 def _record_success(operation: Operation, token: uuid.UUID, recorder: Recorder) -> None:
-    with transaction.atomic(durable=True):
+    reference = f"operation {operation.pk}"
+    with transaction.atomic(durable=True), mirror.seen_by(SeenBy.ACTION, reference):
         operation.company = leases.lock(operation.company_id, token)
         ledger.succeed(operation, recorder())
-        mirror.settle_onboarding(operation.company)
+        readings.after_reading(operation.company)
 
 
 def _record_error(claimed: _Claimed, token: uuid.UUID, error: CodatError) -> None:

@@ -324,7 +324,6 @@ class UnlinkConnection:
     def _recorder(operation: Operation, reply: schemas.Connection) -> Recorder:
         def record() -> str:
             mirror.apply_connection(operation.company, reply)
-            mirror.settle_onboarding(operation.company)
             return _("Now %s.") % reply.status
 
         return record

@@ -18,7 +18,7 @@ from feeds.audit import Actor
 from feeds.codat.errors import CodatError
 from feeds.codat.schemas import SourceAccount as AccountReply
 from feeds.models import Company, Connection, SourceAccount
-from feeds.services import gateway, health, leases, mirror
+from feeds.services import gateway, health, leases, mirror, readings
 from feeds.services.errors import Refused
 from feeds.states import AccountStatus, ConnectionStatus
 
@@ -55,7 +55,7 @@ def refresh_company(company: Company, *, actor: Actor) -> RefreshResult:
             _read_connections(company)
         with transaction.atomic(durable=True):
             company = Company.objects.select_for_update().get(pk=company.pk)
-            mirror.settle_onboarding(company)
+            readings.after_reading(company)
         connection.refresh_from_db()
         after = _statuses(connection)
     return RefreshResult(
