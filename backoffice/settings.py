@@ -71,6 +71,18 @@ CODAT_LINK_LIFETIME_SECONDS: int = env.int("CODAT_LINK_LIFETIME_SECONDS", defaul
 CODAT_ADD_ACCOUNTS_WITH: str = env.str("CODAT_ADD_ACCOUNTS_WITH", default="batch")
 CODAT_ACCOUNT_SCHEMA: str = env.str("CODAT_ACCOUNT_SCHEMA", default="v2")
 
+# --- Webhooks --------------------------------------------------------------------------------------------------------
+_sandbox_webhook_secret: str = env.str("SANDBOX_WEBHOOK_SECRET", default="whsec_c3RhbmQtaW4tY29kYXQtd2ViaG9vay1rZXk=")
+# Several, so that a new secret is known here before Codat signs with it.
+WEBHOOK_SECRETS: list[str] = [
+    # A file that holds a secret usually ends with a new line.
+    secret.strip()
+    for secret in env.list("WEBHOOK_SECRETS", default=[_sandbox_webhook_secret] if CODAT_SANDBOX else [])
+]
+WEBHOOK_MAX_BYTES: int = env.int("WEBHOOK_MAX_BYTES", default=262144)
+WEBHOOK_MAX_ATTEMPTS: int = env.int("WEBHOOK_MAX_ATTEMPTS", default=12)
+WEBHOOK_SILENT_HOURS: int = env.int("WEBHOOK_SILENT_HOURS", default=24)
+
 # --- The reconciler --------------------------------------------------------------------------------------------------
 # A lease outlives the longest single call (connect + read + retries of a GET), and is renewed before each call.
 ONBOARDING_LEASE_SECONDS: int = env.int("ONBOARDING_LEASE_SECONDS", default=90)
@@ -235,8 +247,8 @@ SECURE_CONTENT_TYPE_NOSNIFF = True
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = IS_PRODUCTION
 SECURE_SSL_REDIRECT: bool = env.bool("SECURE_SSL_REDIRECT", default=IS_PRODUCTION)
-# Probes come from inside, over plain HTTP.
-SECURE_REDIRECT_EXEMPT = [r"^healthz$", r"^readyz$"]
+# Probes come from inside, over plain HTTP; a webhook that is redirected is lost, and its signature needs no TLS.
+SECURE_REDIRECT_EXEMPT = [r"^healthz$", r"^readyz$", r"^metrics$", r"^webhooks/codat$"]
 SECURE_HSTS_SECONDS: int = env.int("SECURE_HSTS_SECONDS", default=31_536_000 if IS_PRODUCTION else 0)
 SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = IS_PRODUCTION
 if env.bool("BEHIND_TLS_PROXY", default=False):
@@ -244,6 +256,10 @@ if env.bool("BEHIND_TLS_PROXY", default=False):
 
 EMAIL_CONFIG: dict[str, Any] = env.email_url("EMAIL_URL", default="consolemail://")
 vars().update(EMAIL_CONFIG)
+
+# --- Metrics ---------------------------------------------------------------------------------------------------------
+# Without a token there is no /metrics at all. A file that holds a secret usually ends with a new line.
+METRICS_TOKEN: str = env.str("METRICS_TOKEN", default="").strip()
 
 # --- Logs ------------------------------------------------------------------------------------------------------------
 LOGGING = logging_config(

@@ -23,8 +23,10 @@ from feeds.codat.client import TOTAL_TIMEOUT
 
 ADD_ACCOUNTS_WITH = ("batch", "put")
 ACCOUNT_SCHEMAS = ("v1", "v2")
+WEBHOOK_SECRET_PREFIX = "whsec_"
 SHORTEST_SECRET_KEY = 50
 """Django's own generator makes 50 characters, and its deployment check asks for as many."""
+SHORTEST_METRICS_TOKEN = 32
 WORKER_OVERHEAD_SECONDS = 3
 """Measured: what a task may take beyond its timeout before its worker is replaced."""
 
@@ -128,6 +130,38 @@ def account_schema_is_known() -> list[CheckMessage]:
     )
 
 
+# --- Webhooks --------------------------------------------------------------------------------------------------------
+def webhook_secrets_are_signing_secrets() -> list[CheckMessage]:
+    """E018: with a secret that cannot be read, every webhook would be refused."""
+    if all(map(_is_signing_secret, settings.WEBHOOK_SECRETS)):
+        return []
+    return _error(
+        18,
+        "WEBHOOK_SECRETS holds something that is no signing secret.",
+        "Set the signing secret as the Codat Portal shows it, starting with whsec_; several are separated by commas.",
+    )
+
+
+def _is_signing_secret(secret: str) -> bool:
+    try:
+        return secret.startswith(WEBHOOK_SECRET_PREFIX) and bool(
+            base64.b64decode(secret.removeprefix(WEBHOOK_SECRET_PREFIX), validate=True)
+        )
+    except binascii.Error:
+        return False
+
+
+def webhooks_can_be_received() -> list[CheckMessage]:
+    """W003: without a secret no webhook can be told from a forged one, so all are refused."""
+    if settings.WEBHOOK_SECRETS or settings.CODAT_SANDBOX:
+        return []
+    return _warning(
+        3,
+        "WEBHOOK_SECRETS is not set: webhooks are refused, and statuses are learned by polling only.",
+        "Set WEBHOOK_SECRETS (or WEBHOOK_SECRETS_FILE) to the signing secret of the endpoint in the Codat Portal.",
+    )
+
+
 # --- Timeouts --------------------------------------------------------------------------------------------------------
 def http_timeouts_fit_the_task() -> list[CheckMessage]:
     """E007: a task stopped in the middle of a call leaves its outcome unknown, so a call must end long before that."""
@@ -221,6 +255,19 @@ def watchdog_is_patient() -> list[CheckMessage]:
     )
 
 
+def metrics_token_is_strong() -> list[CheckMessage]:
+    """E025: whoever guesses it reads how the bank's feeds are doing."""
+    token = settings.METRICS_TOKEN
+    if not token or len(token) >= SHORTEST_METRICS_TOKEN:
+        return []
+    return _error(
+        25,
+        f"METRICS_TOKEN is shorter than {SHORTEST_METRICS_TOKEN} characters.",
+        "Set METRICS_TOKEN (or METRICS_TOKEN_FILE) to the output of: "
+        'python -c "import secrets; print(secrets.token_urlsafe(32))"; or leave it empty to have no /metrics.',
+    )
+
+
 # --- Database and site -----------------------------------------------------------------------------------------------
 def database_has_no_pool() -> list[CheckMessage]:
     """E014: the pool's threads do not survive the worker's fork: most tasks were lost."""
@@ -292,9 +339,12 @@ CHECKS: Sequence[Check] = (
     api_key_is_plain,
     add_accounts_with_is_known,
     account_schema_is_known,
+    webhook_secrets_are_signing_secrets,
+    webhooks_can_be_received,
     queue_times_are_whole_seconds,
     queue_lives_in_the_default_database,
     queue_acknowledges_at_once,
+    metrics_token_is_strong,
     database_has_no_pool,
     secret_key_is_strong,
     hosts_are_named,

@@ -29,6 +29,7 @@ class Scheduled:
 SCHEDULES = (
     Scheduled("Refresh recent statuses", "feeds.tasks.refresh_recent", minutes=1),
     Scheduled("Clear expired links", "feeds.tasks.clear_expired_links", minutes=1),
+    Scheduled("Record the day's figures", "feeds.tasks.record_day", minutes=60),
     Scheduled("Prune finished tasks", "feeds.tasks.prune_finished_tasks", minutes=24 * 60),
 )
 
@@ -66,6 +67,11 @@ def oldest_waiting_since() -> datetime | None:
     now = timezone.now()
     waiting = OrmQ.objects.filter(lock__lte=now).order_by("id").first()
     return waiting.lock if waiting else None
+
+
+def waiting_count(cap: int) -> int:
+    """How many tasks wait for a worker, counted up to `cap` + 1."""
+    return OrmQ.objects.filter(lock__lte=timezone.now()).order_by()[: cap + 1].count()
 
 
 def prune_finished(*, older_than: timedelta) -> int:

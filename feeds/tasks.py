@@ -11,7 +11,7 @@ from typing import ParamSpec
 import structlog
 
 from feeds import audit, queue
-from feeds.services import health, links, onboarding, sync
+from feeds.services import figures, health, links, onboarding, sync
 
 P = ParamSpec("P")
 
@@ -51,6 +51,12 @@ def refresh_recent() -> str:
 def clear_expired_links() -> str:
     """Forget customer links that no longer work."""
     return f"{links.clear_expired()} cleared"
+
+
+@task
+def record_day() -> str:
+    """Write down the figures whose history the pictures show."""
+    return f"{figures.record_day()} figures"
 
 
 @task

@@ -27,6 +27,7 @@ PRODUCTION: dict[str, Any] = {
     "CODAT_SANDBOX": False,
     "CODAT_API_KEY": "invented0key0of0letters0and0digits",
     "CODAT_BASE_URL": "https://api.codat.io",
+    "WEBHOOK_SECRETS": ["whsec_aW52ZW50ZWQgc2VjcmV0"],
     "EMAIL_BACKEND": "django.core.mail.backends.smtp.EmailBackend",
     "DATABASES": {"default": {"ENGINE": "django.db.backends.postgresql", "OPTIONS": {}}},
 }
@@ -106,7 +107,12 @@ WHOLE_HEADER = base64.b64encode(b"an-invented-key-that-was-encoded-already").dec
         ("feeds.E015", {"SECRET_KEY": ""}),
         ("feeds.E016", {"ALLOWED_HOSTS": []}),
         ("feeds.E017", {"DEBUG": True}),
+        ("feeds.E018", {"WEBHOOK_SECRETS": ["aW52ZW50ZWQgc2VjcmV0"]}),
+        ("feeds.E018", {"WEBHOOK_SECRETS": ["whsec_aW52ZW50ZWQgc2VjcmV0", "whsec_!"]}),
+        ("feeds.E018", {"WEBHOOK_SECRETS": ["whsec_"]}),
+        ("feeds.E025", {"METRICS_TOKEN": "guessed"}),
         ("feeds.W001", {"DATABASES": {"default": {"ENGINE": "django.db.backends.sqlite3", "OPTIONS": {}}}}),
+        ("feeds.W003", {"WEBHOOK_SECRETS": []}),
         ("feeds.W002", {"EMAIL_BACKEND": "django.core.mail.backends.console.EmailBackend"}),
     ],
 )

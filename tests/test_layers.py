@@ -14,7 +14,7 @@ ENTRY_POINTS = ("admin", "views", "tasks", "management")
 LOWER = frozenset({"models", "mapping", "banking", "queue", "audit", "states", "codat"})
 
 MAY_IMPORT: dict[str, frozenset[str]] = {
-    **{room: LOWER | {"services"} for room in ENTRY_POINTS},
+    **{room: LOWER | {"services", "pictures"} for room in ENTRY_POINTS},
     # Tags are how the screens' own helpers reach their templates.
     "templatetags": LOWER | {"services", "admin"},
     "services": LOWER,
@@ -24,6 +24,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "mapping": frozenset({"codat"}),
     "banking": frozenset({"codat"}),
     "states": frozenset(),
+    "pictures": frozenset({"states"}),
     "codat": frozenset(),
     "sandbox": frozenset(),
     "apps": frozenset({"audit", "checks"}),
@@ -36,6 +37,7 @@ KEEPERS: dict[str, frozenset[str]] = {
     "django_q": frozenset({"feeds.queue"}),
     # The model has to be a subclass of the library's; everything else goes through feeds.audit.
     "auditlog": frozenset({"feeds.audit", "feeds.models.audit_entry"}),
+    "prometheus_client": frozenset({"feeds.services.metrics"}),
     "requests": frozenset({"feeds.codat", "feeds.sandbox"}),
     "feeds.codat.client": frozenset({"feeds.codat", "feeds.services", "feeds.checks"}),
     "django.db.transaction": frozenset({"feeds.services", "feeds.migrations"}),

@@ -28,6 +28,7 @@ class Migration(migrations.Migration):
             options={
                 'verbose_name': 'heartbeat',
                 'verbose_name_plural': 'heartbeats',
+                'permissions': [('view_operations_page', 'Can see the operations page')],
                 'default_permissions': ('view',),
             },
         ),

@@ -18,6 +18,7 @@ class Heartbeat(models.Model):
         verbose_name = _("heartbeat")
         verbose_name_plural = _("heartbeats")
         default_permissions = ("view",)
+        permissions: ClassVar = [("view_operations_page", _("Can see the operations page"))]
 
     def __str__(self) -> str:
         return self.name

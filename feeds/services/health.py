@@ -16,6 +16,7 @@ from feeds.models import Heartbeat
 
 WORKER = "worker"
 POLL = "poll"
+FIGURES = "figures"
 BEAT_EVERY = timedelta(seconds=5)
 POLL_STALE_SECONDS = 600
 

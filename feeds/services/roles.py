@@ -50,18 +50,22 @@ _REPAIR = frozenset(
         "feeds.revoke_credentials",
     }
 )
-_SEE_THE_SYSTEM = frozenset({"feeds.view_auditentry", "feeds.view_heartbeat", "feeds.view_codatquota"})
+_WORK_THE_INBOX = frozenset({"feeds.view_webhookevent", "feeds.reapply_webhook"})
+_SEE_THE_SYSTEM = frozenset(
+    {"feeds.view_auditentry", "feeds.view_heartbeat", "feeds.view_codatquota", "feeds.view_webhookevent"}
+)
+_WATCH_OPERATIONS = frozenset({"feeds.view_operations_page"})
 _SEE_USERS = frozenset({"auth.view_user", "auth.view_group"})
 _MANAGE_USERS = frozenset({"auth.add_user", "auth.change_user"})
 
 ROLES: dict[str, frozenset[str]] = {
     RELATIONSHIP_MANAGERS: _SEE_CUSTOMERS | _HAND_OVER_LINKS | _ONBOARD | {"feeds.rename_sourceaccount"},
-    SUPPORT: _SEE_CUSTOMERS | _HAND_OVER_LINKS | _REPAIR,
+    SUPPORT: _SEE_CUSTOMERS | _HAND_OVER_LINKS | _REPAIR | _WATCH_OPERATIONS,
     # Auditors see who did what, and neither change anything nor see a link or a whole account number.
     COMPLIANCE_AUDITORS: _SEE_CUSTOMERS | _SEE_THE_SYSTEM | _SEE_USERS,
     ADMINISTRATORS: (
         _SEE_CUSTOMERS | _HAND_OVER_LINKS | _ONBOARD | _REPAIR | _SEE_THE_SYSTEM | _SEE_USERS | _MANAGE_USERS
-        | {"feeds.delete_company"}
+        | _WATCH_OPERATIONS | {"feeds.delete_company"}
     ),
 }  # fmt: skip
 """Role name -> permission labels ("app.codename").
