@@ -5,6 +5,7 @@ Pure: no models, no I/O. Values that Codat may add later are never a crash: `des
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -27,12 +28,13 @@ class Tone(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
-    """How a state is shown: label on the pill, colour, plain meaning, and the next step."""
+    """How a state is shown: label on the pill, colour, plain meaning, the next step, and how late it usually shows."""
 
     label: Text
     tone: Tone
     meaning: Text
     next_step: Text = ""
+    usual_delay: Text = ""
 
 
 class OnboardingState(models.TextChoices):
@@ -188,15 +190,21 @@ CONNECTION_MEANINGS: dict[str, Meaning] = {
         Tone.WAITING,
         _("The customer has not finished in QuickBooks."),
         _("Hand the customer a fresh link."),
+        _("It lasts until the customer acts; a link works for one hour."),
     ),
     ConnectionStatus.LINKED: Meaning(
-        ConnectionStatus.LINKED.label, Tone.GOOD, _("QuickBooks reads at least one account."), _("Nothing.")
+        ConnectionStatus.LINKED.label,
+        Tone.GOOD,
+        _("QuickBooks reads at least one account."),
+        _("Nothing."),
+        _("It stays so until every account is disconnected: look at the accounts."),
     ),
     ConnectionStatus.UNLINKED: Meaning(
         ConnectionStatus.UNLINKED.label,
         Tone.BAD,
         _("No account is read by QuickBooks any more, or the connection was unlinked."),
         _("Hand the customer a fresh link and ask them to connect again in QuickBooks."),
+        _("Codat shows it up to a day after the last account was disconnected."),
     ),
     ConnectionStatus.DEAUTHORIZED: Meaning(
         ConnectionStatus.DEAUTHORIZED.label,
@@ -215,6 +223,7 @@ ACCOUNT_MEANINGS: dict[str, Meaning] = {
         Tone.WAITING,
         _("In Codat; the customer has not connected it."),
         _("Hand over a link."),
+        _("It lasts until the customer acts; a link works for one hour."),
     ),
     AccountStatus.CONNECTING: Meaning(
         AccountStatus.CONNECTING.label, Tone.WAITING, _("QuickBooks is connecting it now."), _("Wait a few minutes.")
@@ -227,6 +236,7 @@ ACCOUNT_MEANINGS: dict[str, Meaning] = {
         Tone.BAD,
         _("QuickBooks has not asked for this account for ten days; the feed may have stopped ten days before."),
         _("Hand the customer a fresh link and ask them to connect again in QuickBooks."),
+        _("Codat shows it after ten days of silence."),
     ),
     AccountStatus.UNKNOWN: Meaning(
         AccountStatus.UNKNOWN.label,
@@ -248,6 +258,20 @@ OPERATION_MEANINGS: dict[str, Meaning] = {
     ),
     OperationState.CANCELLED: Meaning(OperationState.CANCELLED.label, Tone.NEUTRAL, _("Withdrawn before it was sent.")),
 }
+
+GONE = "gone"
+"""What a timeline shows for an object that Codat no longer has. No status of Codat's."""
+
+GONE_MEANING = Meaning(
+    _("gone"),
+    Tone.WARNING,
+    _("Codat no longer has it."),
+    _("If it is still wanted, press Onboard on the company."),
+    _("It is seen at the next complete reading."),
+)
+
+SILENT_DAYS: dict[str, int] = {AccountStatus.DISCONNECTED: 10, ConnectionStatus.UNLINKED: 11}
+"""Days without a request from QuickBooks before Codat shows the status: a feed may have stopped that much earlier."""
 
 
 def describe(meanings: dict[str, Meaning], value: str) -> Meaning:
@@ -273,6 +297,31 @@ class WebhookState(models.TextChoices):
     APPLIED = "applied", _("Applied")
     IGNORED = "ignored", _("Not ours")
     FAILED = "failed", _("Failed")
+
+
+WEBHOOK_MEANINGS: dict[str, Meaning] = {
+    WebhookState.RECEIVED: Meaning(
+        WebhookState.RECEIVED.label,
+        Tone.WAITING,
+        _("Stored; what it is about is not read from Codat yet."),
+        _("Nothing: it is applied by itself."),
+    ),
+    WebhookState.APPLIED: Meaning(
+        WebhookState.APPLIED.label, Tone.GOOD, _("What it is about was read from Codat after it came."), _("Nothing.")
+    ),
+    WebhookState.IGNORED: Meaning(
+        WebhookState.IGNORED.label,
+        Tone.NEUTRAL,
+        _("About a company or an event that this system does not deal with."),
+        _("Nothing."),
+    ),
+    WebhookState.FAILED: Meaning(
+        WebhookState.FAILED.label,
+        Tone.BAD,
+        _("It could not be applied; polling will show the same status later."),
+        _("Read what went wrong, then press Apply again."),
+    ),
+}
 
 
 class CaseState(models.TextChoices):
@@ -346,6 +395,56 @@ class CaseEventKind(models.TextChoices):
     JOINED_INCIDENT = "joined_incident", _("Joined an incident")
 
 
+CASE_NEXT_STEPS: dict[str, Text] = {
+    CaseCause.UNKNOWN: _("Verify now, then set the cause."),
+    CaseCause.QUICKBOOKS_SILENT: _("Hand the customer a fresh link and ask them to connect again in QuickBooks."),
+    CaseCause.CREDENTIALS_REVOKED: _("Generate credentials and have the customer enter them in QuickBooks."),
+    CaseCause.CUSTOMER_STOPPED: _("Ask the customer whether they still want the feed."),
+    CaseCause.UNLINKED_BY_STAFF: _("Ask the colleague whether it was meant; if not, hand the customer a fresh link."),
+    CaseCause.CODAT_INCIDENT: _("Snooze until Codat or QuickBooks say it is over, then verify."),
+    CaseCause.ACCOUNT_CLOSED: _("Confirm with the customer, then close the case."),
+}
+"""What the owner of a case does next, by its cause."""
+
+_REPAIR = ("verify_now", "refresh_link", "generate_credentials", "revoke_credentials")
+_TALK = ("note", "snooze", "hand_over")
+
+CASE_PLAYBOOKS: dict[str, tuple[str, ...]] = {
+    CaseCause.UNKNOWN: (*_REPAIR, *_TALK, "close"),
+    CaseCause.QUICKBOOKS_SILENT: ("refresh_link", "verify_now", "generate_credentials", "snooze", "note", "hand_over",
+                                  "revoke_credentials", "close"),
+    CaseCause.CREDENTIALS_REVOKED: ("generate_credentials", "refresh_link", "verify_now", *_TALK, "revoke_credentials",
+                                    "close"),
+    CaseCause.CUSTOMER_STOPPED: ("note", "snooze", "close", "hand_over", *_REPAIR),
+    CaseCause.UNLINKED_BY_STAFF: ("note", "hand_over", "refresh_link", "verify_now", "generate_credentials", "snooze",
+                                  "revoke_credentials", "close"),
+    CaseCause.CODAT_INCIDENT: ("snooze", "verify_now", "note", "hand_over", "refresh_link", "generate_credentials",
+                               "revoke_credentials", "close"),
+    CaseCause.ACCOUNT_CLOSED: ("note", "close", "revoke_credentials", "verify_now", "snooze", "hand_over",
+                               "refresh_link", "generate_credentials"),
+}  # fmt: skip
+"""Cause -> the actions of the case page in the order they help. Every playbook offers every action."""
+
+
+class MailKind(models.TextChoices):
+    """What a mail to staff tells."""
+
+    BROKE = "broke", _("Feed broke")
+    RECOVERED = "recovered", _("Feed works again")
+    INCIDENT_OPENED = "incident_opened", _("Incident opened")
+    INCIDENT_RELEASED = "incident_released", _("Incident released")
+    DIGEST = "digest", _("Daily digest")
+
+
+class MailState(models.TextChoices):
+    """What became of one mail."""
+
+    QUEUED = "queued", _("Waiting")
+    SENT = "sent", _("Sent")
+    FAILED = "failed", _("Failed")
+    HELD = "held", _("Held by incident")
+
+
 class DriftKind(models.TextChoices):
     """How Codat and our mirror differ."""
 
@@ -358,3 +457,29 @@ class DriftKind(models.TextChoices):
 
 BROKEN_CONNECTION_STATUSES = (ConnectionStatus.UNLINKED, ConnectionStatus.DEAUTHORIZED)
 """A connection in one of these was connected once and is not any more."""
+
+
+def feed_is_broken(
+    connection_status: str, account_statuses: Iterable[str], *, was_connected: bool, lost: bool = False
+) -> bool:
+    """Whether a feed that the customer once had does not work, or not for every account.
+
+    Broken are: a connection that Codat calls Unlinked or Deauthorized; a `disconnected` account on a connection that is
+    Linked or once was; a connection that was connected and is `lost` (gone from Codat, with no other in its place).
+    Not broken is whatever the customer never connected. `was_connected`: some earlier reading showed it Linked or one of
+    its accounts connected. Source: the guide, "What the states mean".
+    """
+    if not (was_connected or connection_status in (ConnectionStatus.LINKED, *BROKEN_CONNECTION_STATUSES)):
+        return False
+    whole = lost or connection_status in BROKEN_CONNECTION_STATUSES
+    return whole or AccountStatus.DISCONNECTED in account_statuses
+
+
+def account_is_broken(connection_status: str, account_status: str, *, lost: bool = False) -> bool:
+    """Whether this account is part of what is broken in a broken feed.
+
+    Without its connection no account works, whatever its own status still says; one never connected is not missed.
+    """
+    if lost or connection_status in BROKEN_CONNECTION_STATUSES:
+        return account_status not in (NOT_IN_CODAT, AccountStatus.PENDING)
+    return account_status == AccountStatus.DISCONNECTED

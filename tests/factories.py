@@ -12,9 +12,31 @@ from django.contrib.auth.models import Group, Permission, User
 from django.utils import timezone
 from factory.django import DjangoModelFactory
 
-from feeds.models import Batch, Company, Connection, Operation, SourceAccount
+from feeds.models import (
+    Batch,
+    Case,
+    CaseEvent,
+    Company,
+    Connection,
+    DriftFinding,
+    DriftReport,
+    Incident,
+    Operation,
+    SourceAccount,
+    StatusEvent,
+)
 from feeds.services import roles
-from feeds.states import AccountStatus, ConnectionStatus, OnboardingState, OperationKind
+from feeds.states import (
+    AccountStatus,
+    CaseEventKind,
+    CaseOutcome,
+    CaseState,
+    ConnectionStatus,
+    DriftKind,
+    OnboardingState,
+    OperationKind,
+    SeenBy,
+)
 
 PASSWORD = "a long invented pass phrase"
 
@@ -126,3 +148,104 @@ class BatchFactory(DjangoModelFactory[Batch]):
         model = Batch
 
     label = factory.Sequence(lambda n: f"Upload {n}")
+
+
+class StatusEventFactory(DjangoModelFactory[StatusEvent]):
+    """A poll that found an account disconnected."""
+
+    class Meta:
+        model = StatusEvent
+
+    account = factory.SubFactory(SourceAccountFactory, in_codat=True, status=AccountStatus.DISCONNECTED)
+    connection = factory.SelfAttribute("account.connection")
+    company = factory.SelfAttribute("connection.company")
+    old = AccountStatus.CONNECTED
+    new = AccountStatus.DISCONNECTED
+    seen_at = factory.LazyFunction(timezone.now)
+    seen_by = SeenBy.POLL
+
+
+class IncidentFactory(DjangoModelFactory[Incident]):
+    """An incident that still holds its mails."""
+
+    class Meta:
+        model = Incident
+
+    opened_at = factory.LazyFunction(timezone.now)
+
+
+class CaseFactory(DjangoModelFactory[Case]):
+    """A case nobody has taken, about a Linked connection with one disconnected account.
+
+    `CaseFactory(owner=somebody)` is taken; `CaseFactory(closed=True)` is closed.
+    """
+
+    class Meta:
+        model = Case
+        skip_postgeneration_save = True
+
+    class Params:
+        closed = factory.Trait(
+            state=CaseState.CLOSED,
+            outcome=CaseOutcome.RECONNECTED,
+            closed_at=factory.LazyFunction(timezone.now),
+        )
+
+    connection = factory.SubFactory(ConnectionFactory, linked=True)
+    company = factory.SelfAttribute("connection.company")
+    state = factory.LazyAttribute(lambda case: CaseState.TAKEN if case.owner else CaseState.OPEN)
+    owner = None
+    opened_at = factory.LazyFunction(timezone.now)
+    broke_at = factory.SelfAttribute("opened_at")
+    checked_at = factory.LazyFunction(timezone.now)
+    due_at = factory.LazyAttribute(lambda case: case.opened_at + timedelta(days=1))
+    what_is_broken = "Operating account"
+    accounts_broken = 1
+
+    @factory.post_generation
+    def account(self: Case, create: bool, name: str | None, **_kwargs: Any) -> None:  # type: ignore[misc]
+        """The account that broke, and the reading that showed it."""
+        broken = SourceAccountFactory(
+            company=self.company,
+            connection=self.connection,
+            name=name or self.what_is_broken,
+            status=AccountStatus.DISCONNECTED,
+            read_at=self.opened_at,
+        )
+        StatusEventFactory(account=broken, seen_at=self.opened_at)
+
+
+class CaseEventFactory(DjangoModelFactory[CaseEvent]):
+    """A note in a case."""
+
+    class Meta:
+        model = CaseEvent
+
+    case = factory.SubFactory(CaseFactory)
+    kind = CaseEventKind.NOTE
+    text = "Left a message."
+    actor_name = "Robin Staff"
+    at = factory.LazyFunction(timezone.now)
+
+
+class DriftReportFactory(DjangoModelFactory[DriftReport]):
+    """A comparison that has ended."""
+
+    class Meta:
+        model = DriftReport
+
+    started_at = factory.LazyFunction(timezone.now)
+    finished_at = factory.LazyFunction(timezone.now)
+    companies_read = 2
+
+
+class DriftFindingFactory(DjangoModelFactory[DriftFinding]):
+    """A company that somebody made in the Codat Portal."""
+
+    class Meta:
+        model = DriftFinding
+
+    report = factory.SubFactory(DriftReportFactory)
+    kind = DriftKind.MISSING_HERE
+    codat_company_id = factory.LazyFunction(lambda: str(uuid.uuid4()))
+    there = factory.Sequence(lambda n: f"Portal Bakery {n}")

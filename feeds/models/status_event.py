@@ -11,7 +11,7 @@ from django.utils.translation import gettext_lazy as _
 from feeds.models.company import Company
 from feeds.models.connection import Connection
 from feeds.models.source_account import SourceAccount
-from feeds.states import ACCOUNT_MEANINGS, CONNECTION_MEANINGS, Meaning, SeenBy, describe
+from feeds.states import ACCOUNT_MEANINGS, CONNECTION_MEANINGS, GONE, GONE_MEANING, Meaning, SeenBy, describe
 
 
 class StatusEvent(models.Model):
@@ -35,6 +35,12 @@ class StatusEvent(models.Model):
     old = models.CharField(_("from"), max_length=32, blank=True)
     new = models.CharField(_("to"), max_length=32, help_text=_("“gone” when Codat no longer has it."))
     seen_at = models.DateTimeField(_("seen"))
+    old_read_at = models.DateTimeField(
+        _("last seen before"),
+        null=True,
+        blank=True,
+        help_text=_("The reading that last showed the old status: the change lies between the two."),
+    )
     seen_by = models.CharField(_("how"), max_length=8, choices=SeenBy.choices)
     reference = models.CharField(
         _("reference"), max_length=100, blank=True, help_text=_("Webhook id or ledger row that showed it.")
@@ -62,4 +68,6 @@ class StatusEvent(models.Model):
     @property
     def new_meaning(self) -> Meaning:
         """How the new status is shown."""
+        if self.new == GONE:
+            return GONE_MEANING
         return describe(ACCOUNT_MEANINGS if self.account_id else CONNECTION_MEANINGS, self.new)

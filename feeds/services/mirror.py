@@ -19,10 +19,9 @@ from django.utils import timezone
 from feeds import mapping
 from feeds.codat import schemas
 from feeds.models import Company, Connection, SourceAccount, StatusEvent
-from feeds.states import ConnectionStatus, OnboardingState, SeenBy
+from feeds.states import GONE, ConnectionStatus, OnboardingState, SeenBy
 
 LINK_COLUMNS = ("link_url", "link_fetched_at", "link_expires_at")
-GONE = "gone"
 _UNAUDITED = {"read_at", "raw"}
 _seen: ContextVar[tuple[SeenBy, str]] = ContextVar("seen_by", default=(SeenBy.ACTION, ""))
 
@@ -52,7 +51,7 @@ def apply_connection(company: Company, reply: schemas.Connection) -> Connection:
     connection = Connection.objects.filter(codat_id=reply.id).first()
     if connection is None:
         connection = Connection.objects.create(company=company, poll_due_at=timezone.now(), **columns)
-        _note_status(connection, "", connection.status, reply.read_at)
+        _note_status(connection, "", connection.status, reply.read_at, None)
         return connection
     if _is_older(reply.read_at, connection.link_fetched_at):
         columns = {name: value for name, value in columns.items() if name not in LINK_COLUMNS}
@@ -83,7 +82,7 @@ def mark_gone(mirrored: Company | Connection | SourceAccount) -> None:
     mirrored.gone_at = timezone.now()
     mirrored.save(update_fields=["gone_at", "updated_at"])
     if not isinstance(mirrored, Company):
-        _note_status(mirrored, mirrored.status, GONE, mirrored.gone_at)
+        _note_status(mirrored, mirrored.status, GONE, mirrored.gone_at, mirrored.read_at)
 
 
 def settle_onboarding(company: Company) -> None:
@@ -118,18 +117,20 @@ def _write(row: Company | Connection | SourceAccount, columns: dict[str, Any]) -
     if _is_older(columns["read_at"], row.read_at):
         columns = {name: columns[name] for name in LINK_COLUMNS if name in columns}
     changed = {name: value for name, value in columns.items() if getattr(row, name) != value}
-    old_status = getattr(row, "status", "")
+    old_status, old_read_at = getattr(row, "status", ""), row.read_at
     for name, value in changed.items():
         setattr(row, name, value)
     if changed.keys() - _UNAUDITED:
         row.save(update_fields=[*changed, "updated_at"])
         if "status" in changed and not isinstance(row, Company):
-            _note_status(row, old_status, changed["status"], columns["read_at"])
+            _note_status(row, old_status, changed["status"], columns["read_at"], old_read_at)
     elif changed:
         _update_unaudited(row, changed)
 
 
-def _note_status(row: Connection | SourceAccount, old: str, new: str, seen_at: datetime) -> None:
+def _note_status(
+    row: Connection | SourceAccount, old: str, new: str, seen_at: datetime, old_read_at: datetime | None
+) -> None:
     """Write the change into the timeline, with how we came to know it."""
     account = row if isinstance(row, SourceAccount) else None
     seen_by, reference = _seen.get()
@@ -140,6 +141,7 @@ def _note_status(row: Connection | SourceAccount, old: str, new: str, seen_at: d
         old=old,
         new=new,
         seen_at=seen_at,
+        old_read_at=old_read_at,
         seen_by=seen_by,
         reference=reference,
     )

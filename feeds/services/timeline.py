@@ -1,0 +1,338 @@
+"""The timeline: everything that happened to a customer's feed, in one list a person can read, newest first.
+
+Four tables tell it: status changes, the ledger (asked and ended), links shown, and the stories of cases. Each telling
+is read once for a page, so a page takes the same number of queries whatever stands on it.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from itertools import islice
+from typing import Any
+
+from django.contrib.contenttypes.models import ContentType
+from django.db.models import Model, Q, QuerySet
+from django.utils import timezone
+from django.utils.formats import date_format
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from feeds.models import AuditEntry, CaseEvent, Company, Connection, Operation, StatusEvent
+from feeds.states import SILENT_DAYS, AccountStatus, CaseEventKind, ConnectionStatus, OperationKind, Text, Tone
+
+PAGE = 100
+"""Entries on a page."""
+
+
+class Kind(StrEnum):
+    """What an entry is about; a screen asks for those its reader may see."""
+
+    STATUS = "status"
+    OPERATION = "operation"
+    LINK = "link"
+    CASE = "case"
+
+
+KIND_LABELS: dict[Kind, Text] = {
+    Kind.STATUS: gettext_lazy("Status"),
+    Kind.OPERATION: gettext_lazy("Operation"),
+    Kind.LINK: gettext_lazy("Link"),
+    Kind.CASE: gettext_lazy("Case"),
+}
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Place:
+    """Where an entry stands. Entries of one moment are told apart by telling and row, so that no page loses one."""
+
+    at: datetime
+    telling: int
+    pk: int
+
+    def __str__(self) -> str:
+        return f"{self.at.astimezone(UTC):%Y%m%dT%H%M%S.%f}-{self.telling}-{self.pk}"
+
+    @classmethod
+    def parse(cls, text: str) -> Place | None:
+        """The place that `str` wrote into an address; None for anything else."""
+        try:
+            at, telling, pk = text.split("-")
+            return cls(datetime.strptime(at, "%Y%m%dT%H%M%S.%f").replace(tzinfo=UTC), int(telling), int(pk))
+        except ValueError:
+            return None
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of the timeline. `about` is the row it tells of, where that row has a screen of its own."""
+
+    place: Place
+    kind: Kind
+    tone: Tone
+    title: str
+    text: str = ""
+    next_step: str = ""
+    who: str = ""
+    how: str = ""
+    about: Model | None = None
+
+    @property
+    def at(self) -> datetime:
+        """When (aware UTC); of a status: when the reading that showed it was asked for."""
+        return self.place.at
+
+    @property
+    def kind_label(self) -> Text:
+        """What the entry is about, in a word."""
+        return KIND_LABELS[self.kind]
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Entries, newest first, and the last one's place when there are older ones."""
+
+    entries: list[Entry]
+    older: Place | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Subject:
+    """Whose timeline it is: a company's, or that of one of its connections."""
+
+    company_id: int
+    connection_id: int | None = None
+
+    def where(self, path: str = "") -> dict[str, int]:
+        """Conditions for a table that knows company and connection, itself or through `path` ("case__")."""
+        if self.connection_id is not None:
+            return {f"{path}connection_id": self.connection_id}
+        return {f"{path}company_id": self.company_id}
+
+
+@dataclass(frozen=True, slots=True)
+class _Telling:
+    """One of the tables, read by the time in `column`."""
+
+    kind: Kind
+    column: str
+    rows: Callable[[_Subject], QuerySet[Any]]
+    show: Callable[[Sequence[Any], Callable[[Any], Place]], list[Entry]]
+
+
+def of_company(
+    company: Company, limit: int = PAGE, *, before: Place | None = None, kinds: Collection[Kind] = frozenset(Kind)
+) -> Page:
+    """What happened to a company: statuses of its connections and accounts, operations, links shown, cases.
+
+    At most `limit` entries older than `before`, and only of the `kinds` asked for.
+    """
+    return _page(_Subject(company.pk), limit, before, kinds)
+
+
+def of_connection(
+    connection: Connection, limit: int = PAGE, *, before: Place | None = None, kinds: Collection[Kind] = frozenset(Kind)
+) -> Page:
+    """As `of_company`, of one connection alone."""
+    return _page(_Subject(connection.company_id, connection.pk), limit, before, kinds)
+
+
+def _page(subject: _Subject, limit: int, before: Place | None, kinds: Collection[Kind]) -> Page:
+    streams = [
+        _read(telling, number, subject, limit, before)
+        for number, telling in enumerate(_TELLINGS)
+        if telling.kind in kinds
+    ]
+    newest_first = heapq.merge(*streams, key=lambda entry: entry.place, reverse=True)
+    entries = list(islice(newest_first, limit + 1))
+    return Page(entries[:limit], entries[limit - 1].place if len(entries) > limit else None)
+
+
+def _read(telling: _Telling, number: int, subject: _Subject, limit: int, before: Place | None) -> list[Entry]:
+    """Entries older than `before`, newest first: one more than a page holds, to know whether there are more."""
+    rows = telling.rows(subject)
+    if before is not None:
+        rows = rows.filter(_older(telling.column, number, before))
+    found = rows.order_by(f"-{telling.column}", "-pk")[: limit + 1]
+    return telling.show(list(found), lambda row: Place(getattr(row, telling.column), number, row.pk))
+
+
+def _older(column: str, number: int, before: Place) -> Q:
+    earlier, same_moment = Q(**{f"{column}__lt": before.at}), Q(**{column: before.at})
+    if number < before.telling:
+        return earlier | same_moment
+    if number == before.telling:
+        return earlier | (same_moment & Q(pk__lt=before.pk))
+    return earlier
+
+
+def _each(show: Callable[[Any, Place], Entry]) -> Callable[[Sequence[Any], Callable[[Any], Place]], list[Entry]]:
+    return lambda rows, place: [show(row, place(row)) for row in rows]
+
+
+# --- Status changes -------------------------------------------------------------------------------------------------
+_REFERENCE = "operation "
+"""How a status change names the ledger row whose reading showed it (`services.onboarding`)."""
+
+_STOPPED_BY_STAFF = (OperationKind.DISCONNECT_ACCOUNT, OperationKind.UNLINK_CONNECTION)
+
+_SILENCE: dict[str, Text] = {
+    AccountStatus.DISCONNECTED: gettext_lazy(
+        "QuickBooks has not asked for this account for ten days; it may have stopped on or before %s."
+    ),
+    ConnectionStatus.UNLINKED: gettext_lazy(
+        "QuickBooks has not asked for any account for ten days or more; it may have stopped on or before %s."
+    ),
+}
+"""The meaning of a status of `SILENT_DAYS`, with the day."""
+
+
+def _status_rows(subject: _Subject) -> QuerySet[StatusEvent]:
+    return StatusEvent.objects.filter(**subject.where()).select_related("account")
+
+
+def _show_statuses(events: Sequence[StatusEvent], place: Callable[[StatusEvent], Place]) -> list[Entry]:
+    numbers = {event.pk: number for event in events if (number := _operation_number(event)) is not None}
+    operations = Operation.objects.in_bulk(set(numbers.values()))
+    return [_status_entry(event, place(event), operations.get(numbers.get(event.pk, 0))) for event in events]
+
+
+def _operation_number(event: StatusEvent) -> int | None:
+    number = event.reference.removeprefix(_REFERENCE)
+    return int(number) if number != event.reference and number.isdecimal() else None
+
+
+def _status_entry(event: StatusEvent, place: Place, shown_by: Operation | None) -> Entry:
+    meaning = event.new_meaning
+    how = [str(event.get_seen_by_display()), str(shown_by) if shown_by else event.reference]
+    return Entry(
+        place,
+        Kind.STATUS,
+        meaning.tone,
+        title=_("%(name)s: %(old)s → %(new)s")
+        % {
+            "name": event.account.name if event.account else _("Connection"),
+            "old": event.old or "–",
+            "new": meaning.label,
+        },
+        text=_explain(event, shown_by),
+        next_step=str(meaning.next_step),
+        how=": ".join(filter(None, how)),
+        about=shown_by,
+    )
+
+
+def _explain(event: StatusEvent, shown_by: Operation | None) -> str:
+    """What the status means, on or before which day the feed stopped, and how late Codat usually shows it."""
+    if shown_by is not None and shown_by.kind in _STOPPED_BY_STAFF:
+        return _("Done from here, by a person. QuickBooks had not fallen silent.")
+    meaning = event.new_meaning
+    silence = _SILENCE.get(event.new)
+    if silence is None:
+        return " ".join(filter(None, (str(meaning.meaning), str(meaning.usual_delay))))
+    stopped = timezone.localtime(event.seen_at - timedelta(days=SILENT_DAYS[event.new])).date()
+    return " ".join((str(silence) % date_format(stopped), str(meaning.usual_delay)))
+
+
+# --- The ledger -----------------------------------------------------------------------------------------------------
+def _asked_rows(subject: _Subject) -> QuerySet[Operation]:
+    return Operation.objects.filter(**subject.where()).select_related("account")
+
+
+def _ended_rows(subject: _Subject) -> QuerySet[Operation]:
+    return _asked_rows(subject).filter(finished_at__isnull=False)
+
+
+def _asked_entry(operation: Operation, place: Place) -> Entry:
+    return Entry(
+        place,
+        Kind.OPERATION,
+        Tone.NEUTRAL,
+        title=_("%s: asked for") % _named(operation),
+        text=operation.reason,
+        who=operation.requested_by_name,
+        how=operation.source,
+        about=operation,
+    )
+
+
+def _ended_entry(operation: Operation, place: Place) -> Entry:
+    correlation = _("Codat correlation id %s") % operation.correlation_id if operation.correlation_id else ""
+    return Entry(
+        place,
+        Kind.OPERATION,
+        operation.state_meaning.tone,
+        title=f"{_named(operation)}: {operation.state_meaning.label}",
+        text=operation.error or operation.result,
+        how=correlation,
+        about=operation,
+    )
+
+
+def _named(operation: Operation) -> str:
+    return f"{operation} ({operation.account.name})" if operation.account else str(operation)
+
+
+# --- Links shown ----------------------------------------------------------------------------------------------------
+def _shown_rows(subject: _Subject) -> QuerySet[AuditEntry]:
+    connections = Connection.objects.filter(company_id=subject.company_id)
+    if subject.connection_id is not None:
+        connections = connections.filter(pk=subject.connection_id)
+    return AuditEntry.objects.filter(
+        content_type=ContentType.objects.get_for_model(Connection),
+        object_id__in=connections.values("pk"),
+        event="link_revealed",
+    )
+
+
+def _shown_entry(shown: AuditEntry, place: Place) -> Entry:
+    return Entry(
+        place,
+        Kind.LINK,
+        Tone.NEUTRAL,
+        title=_("The customer's link was shown"),
+        text=shown.reason,
+        who=shown.actor_name,
+        how=shown.source,
+    )
+
+
+# --- Cases ----------------------------------------------------------------------------------------------------------
+_CASE_TONES: dict[str, Tone] = {
+    CaseEventKind.OPENED: Tone.BAD,
+    CaseEventKind.REOPENED: Tone.BAD,
+    CaseEventKind.RECOVERED: Tone.GOOD,
+    CaseEventKind.CLOSED: Tone.GOOD,
+    CaseEventKind.SNOOZED: Tone.WAITING,
+    CaseEventKind.HELD: Tone.WARNING,
+    CaseEventKind.JOINED_INCIDENT: Tone.WARNING,
+}
+
+
+def _case_rows(subject: _Subject) -> QuerySet[CaseEvent]:
+    return CaseEvent.objects.filter(**subject.where("case__")).select_related("case")
+
+
+def _case_entry(event: CaseEvent, place: Place) -> Entry:
+    return Entry(
+        place,
+        Kind.CASE,
+        _CASE_TONES.get(event.kind, Tone.NEUTRAL),
+        title=_("Case #%(number)d: %(what)s") % {"number": event.case_id, "what": event.get_kind_display()},
+        text=event.text,
+        who=event.actor_name,
+        about=event.case,
+    )
+
+
+# In the order in which entries of one moment stand, the last on top: asked, ended, what it changed, what followed.
+_TELLINGS = (
+    _Telling(Kind.OPERATION, "created_at", _asked_rows, _each(_asked_entry)),
+    _Telling(Kind.OPERATION, "finished_at", _ended_rows, _each(_ended_entry)),
+    _Telling(Kind.LINK, "timestamp", _shown_rows, _each(_shown_entry)),
+    _Telling(Kind.STATUS, "seen_at", _status_rows, _show_statuses),
+    _Telling(Kind.CASE, "at", _case_rows, _each(_case_entry)),
+)
