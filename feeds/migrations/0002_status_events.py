@@ -32,6 +32,7 @@ class Migration(migrations.Migration):
                 ('old', models.CharField(blank=True, max_length=32, verbose_name='from')),
                 ('new', models.CharField(help_text='“gone” when Codat no longer has it.', max_length=32, verbose_name='to')),
                 ('seen_at', models.DateTimeField(verbose_name='seen')),
+                ('old_read_at', models.DateTimeField(blank=True, help_text='The reading that last showed the old status: the change lies between the two.', null=True, verbose_name='last seen before')),
                 ('seen_by', models.CharField(choices=[('poll', 'poll'), ('webhook', 'webhook'), ('action', 'action')], max_length=8, verbose_name='how')),
                 ('reference', models.CharField(blank=True, help_text='Webhook id or ledger row that showed it.', max_length=100, verbose_name='reference')),
                 ('created_at', models.DateTimeField(auto_now_add=True, verbose_name='written')),

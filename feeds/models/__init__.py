@@ -6,6 +6,7 @@ from feeds.models.case import Case, CaseEvent, Incident
 from feeds.models.company import Company
 from feeds.models.connection import BANK_FEEDS_PLATFORM_KEY, Connection
 from feeds.models.drift import DriftFinding, DriftReport
+from feeds.models.mail import Mail
 from feeds.models.operation import Operation
 from feeds.models.source_account import SourceAccount
 from feeds.models.status_event import StatusEvent
@@ -27,6 +28,7 @@ __all__ = [
     "DriftReport",
     "Heartbeat",
     "Incident",
+    "Mail",
     "Operation",
     "SourceAccount",
     "StatusEvent",

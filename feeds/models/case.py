@@ -71,6 +71,11 @@ class Case(TimeStamped):
     times_broken = models.PositiveSmallIntegerField(_("times broken"), default=1)
 
     what_is_broken = models.CharField(_("what is broken"), max_length=300, blank=True)
+    broken_parts = models.JSONField(
+        default=list,
+        blank=True,
+        help_text=_("Ids of the broken accounts. What a person closed a case over is not news; anything else is."),
+    )
     accounts_broken = models.PositiveSmallIntegerField(_("accounts broken"), default=0)
     balance_held = models.DecimalField(_("balance held"), max_digits=18, decimal_places=2, default=Decimal(0))
     priority = models.PositiveIntegerField(_("priority"), default=0)
@@ -78,6 +83,9 @@ class Case(TimeStamped):
     checked_at = models.DateTimeField(_("last checked"), null=True, blank=True)
     notified_at = models.DateTimeField(_("last mail"), null=True, blank=True)
     notified_about = models.CharField(max_length=12, blank=True, help_text=_("broke or recovered"))
+    notify_due_at = models.DateTimeField(
+        _("next mail"), null=True, blank=True, help_text=_("When a change that came too soon after a mail is told.")
+    )
 
     class Meta:
         verbose_name = _("case")
@@ -105,6 +113,9 @@ class Case(TimeStamped):
             models.Index(fields=["connection", "-id"], name="case_connection"),
             models.Index(fields=["opened_at"], name="case_opened"),
             models.Index(fields=["closed_at"], name="case_closed", condition=Q(closed_at__isnull=False)),
+            models.Index(fields=["broke_at"], name="case_broke", condition=Q(incident__isnull=True)),
+            models.Index(fields=["notify_due_at"], name="case_notify_due", condition=Q(notify_due_at__isnull=False)),
+            models.Index(fields=["snoozed_until"], name="case_snoozed", condition=Q(state=CaseState.SNOOZED)),
         ]
 
     def __str__(self) -> str:

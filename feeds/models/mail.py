@@ -1,0 +1,56 @@
+"""The outbox: every mail to staff is a row before it is a message."""
+
+from __future__ import annotations
+
+import uuid
+from typing import ClassVar
+
+from django.db import models
+from django.db.models import Q
+from django.utils.translation import gettext_lazy as _
+
+from feeds.models.base import TimeStamped
+from feeds.models.case import Case, Incident
+from feeds.states import MailKind, MailState
+
+
+class Mail(TimeStamped):
+    """One mail, written in the transaction of the change it tells, sent by the queue.
+
+    At least once: a worker killed between handing it over and writing so leads to a second delivery, under the same
+    `uid` as Message-ID. A mail that must exist only once has a `key`.
+    """
+
+    uid = models.UUIDField(default=uuid.uuid4, unique=True, editable=False)
+    kind = models.CharField(_("about"), max_length=20, choices=MailKind.choices)
+    key = models.CharField(max_length=80, blank=True)
+    to = models.TextField(_("to"), help_text=_("Addresses, separated by commas."))
+    subject = models.CharField(_("subject"), max_length=200)
+    body = models.TextField(_("text"))
+    html = models.TextField(_("HTML"))
+    case = models.ForeignKey(
+        Case, verbose_name=_("case"), null=True, blank=True, on_delete=models.CASCADE, related_name="mails"
+    )
+    state = models.CharField(_("state"), max_length=8, choices=MailState.choices, default=MailState.QUEUED)
+    attempts = models.PositiveSmallIntegerField(_("attempts"), default=0)
+    next_attempt_at = models.DateTimeField(_("next attempt"))
+    sent_at = models.DateTimeField(_("sent"), null=True, blank=True)
+    error = models.TextField(_("what went wrong"), blank=True)
+
+    class Meta:
+        verbose_name = _("mail")
+        verbose_name_plural = _("mails")
+        ordering: ClassVar = ["-id"]
+        default_permissions = ("view",)
+        constraints: ClassVar = [
+            models.CheckConstraint(condition=Q(kind__in=MailKind.values), name="mail_kind_known"),
+            models.CheckConstraint(condition=Q(state__in=MailState.values), name="mail_state_known"),
+            models.UniqueConstraint(fields=["key"], condition=~Q(key=""), name="mail_key_unique"),
+        ]
+        indexes: ClassVar = [
+            models.Index(fields=["next_attempt_at"], name="mail_due", condition=Q(state=MailState.QUEUED)),
+            models.Index(fields=["case", "kind", "created_at"], name="mail_case"),
+        ]
+
+    def __str__(self) -> str:
+        return self.subject
