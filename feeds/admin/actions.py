@@ -35,8 +35,23 @@ from feeds.states import Text
 M = TypeVar("M", bound=Model)
 A = TypeVar("A", bound="ActionsAdmin[Any]")
 
-Outcome = Operation | HttpResponse | str
-"""What an action hands back: the ledger row it asked for, a page to show, or a sentence that says what was done."""
+
+@dataclass(frozen=True)
+class Secret:
+    """Something shown once: rows of (label, value), what to know, and when it stops working."""
+
+    title: Text
+    rows: Sequence[tuple[Text, str]]
+    notes: Sequence[Text]
+    expires_at: datetime | None = None
+
+    def __repr__(self) -> str:
+        """Without the values: a representation ends up in logs and error pages."""
+        return f"<Secret {self.title}>"
+
+
+Outcome = Operation | HttpResponse | Secret | str
+"""What an action hands back: the ledger row it asked for, a page, something to show once, or what was done in words."""
 
 
 class ReasonForm(forms.Form):
@@ -226,6 +241,8 @@ class ActionsAdmin(BackOfficeAdmin[M]):
             return self._not_done(request, action, obj, form, _why(error))
         if isinstance(outcome, HttpResponse):
             return outcome
+        if isinstance(outcome, Secret):
+            return self._secret_page(request, obj, outcome)
         messages.success(request, _asked_for(outcome) if isinstance(outcome, Operation) else outcome)
         return HttpResponseRedirect(change_url(obj))
 
@@ -267,8 +284,8 @@ class ActionsAdmin(BackOfficeAdmin[M]):
                 done += 1
         report(request, done, refused)
 
-    def secret_page(self, request: HttpRequest, obj: M, secret: Secret) -> HttpResponse:
-        """Something shown once: never named to another site by the Referer header; the site lets no view be stored."""
+    def _secret_page(self, request: HttpRequest, obj: M, secret: Secret) -> HttpResponse:
+        """Never named to another site by the Referer header; the site lets no view be stored."""
         response = TemplateResponse(
             request,
             "admin/feeds/secret.html",
@@ -284,20 +301,6 @@ class ActionsAdmin(BackOfficeAdmin[M]):
         )
         response["Referrer-Policy"] = "no-referrer"
         return response
-
-
-@dataclass(frozen=True)
-class Secret:
-    """What `ActionsAdmin.secret_page` shows: rows of (label, value), what to know, and when it stops working."""
-
-    title: Text
-    rows: Sequence[tuple[Text, str]]
-    notes: Sequence[Text]
-    expires_at: datetime | None = None
-
-    def __repr__(self) -> str:
-        """Without the values: a representation ends up in logs and error pages."""
-        return f"<Secret {self.title}>"
 
 
 def report(request: HttpRequest, done: int, refused: Sequence[tuple[Model, str]]) -> None:

@@ -23,7 +23,7 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
-from feeds.admin.actions import ActionsAdmin, list_action, object_action, report
+from feeds.admin.actions import ActionsAdmin, Secret, list_action, object_action, report
 from feeds.admin.base import SEARCH_BY_COMPANY, as_of, change_url, status_pill
 from feeds.admin.connections import link_secret, no_live_link
 from feeds.audit import current_actor
@@ -527,9 +527,8 @@ class CompanyAdmin(ActionsAdmin[Company]):
         ],
         unavailable=no_link_to_show,
     )
-    def show_link(self, request: HttpRequest, company: Company, data: dict[str, Any]) -> HttpResponse:
-        connection = cast(Connection, live_connection(company))
-        return self.secret_page(request, company, link_secret(connection))
+    def show_link(self, request: HttpRequest, company: Company, data: dict[str, Any]) -> Secret:
+        return link_secret(cast(Connection, live_connection(company)))
 
     @object_action(
         "refresh-link",

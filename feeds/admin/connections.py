@@ -6,7 +6,7 @@ from typing import Any
 
 from django.contrib import admin
 from django.db.models import Exists, OuterRef, QuerySet
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
@@ -189,8 +189,8 @@ class ConnectionAdmin(ActionsAdmin[Connection], MirrorAdmin[Connection]):
         ],
         unavailable=no_live_link,
     )
-    def show_link(self, request: HttpRequest, connection: Connection, data: dict[str, Any]) -> HttpResponse:
-        return self.secret_page(request, connection, link_secret(connection))
+    def show_link(self, request: HttpRequest, connection: Connection, data: dict[str, Any]) -> Secret:
+        return link_secret(connection)
 
     @object_action(
         "generate-credentials",
@@ -204,14 +204,14 @@ class ConnectionAdmin(ActionsAdmin[Connection], MirrorAdmin[Connection]):
         unavailable=gone_from_codat,
     )
     @sensitive_variables("made", "rows")
-    def generate_credentials(self, request: HttpRequest, connection: Connection, data: dict[str, Any]) -> HttpResponse:
+    def generate_credentials(self, request: HttpRequest, connection: Connection, data: dict[str, Any]) -> Secret:
         made = credentials.generate(connection, actor=current_actor())
         notes = [
             _("Shown once: copy both now. If they are lost, generate another set."),
             _("The customer types them in QuickBooks Online when it asks for the bank's credentials."),
         ]
         rows = [(_("User name"), made.username), (_("Password"), made.password)]
-        return self.secret_page(request, connection, Secret(_("QuickBooks credentials"), rows, notes))
+        return Secret(_("QuickBooks credentials"), rows, notes)
 
     @object_action(
         "revoke-credentials",

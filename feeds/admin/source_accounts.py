@@ -6,7 +6,7 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
@@ -159,6 +159,6 @@ class SourceAccountAdmin(ActionsAdmin[SourceAccount], MirrorAdmin[SourceAccount]
         ],
     )
     @sensitive_variables("rows")
-    def show_number(self, request: HttpRequest, account: SourceAccount, data: dict[str, Any]) -> HttpResponse:
+    def show_number(self, request: HttpRequest, account: SourceAccount, data: dict[str, Any]) -> Secret:
         rows = [(_("Account number"), accounts.reveal_number(account, actor=current_actor()))]
-        return self.secret_page(request, account, Secret(_("Whole account number"), rows, notes=[]))
+        return Secret(_("Whole account number"), rows, notes=[])

@@ -281,11 +281,12 @@ def _shown_rows(subject: _Subject) -> QuerySet[AuditEntry]:
     connections = Connection.objects.filter(company_id=subject.company_id)
     if subject.connection_id is not None:
         connections = connections.filter(pk=subject.connection_id)
-    return AuditEntry.objects.filter(
+    rows: QuerySet[AuditEntry] = AuditEntry.objects.filter(
         content_type=ContentType.objects.get_for_model(Connection),
         object_id__in=connections.values("pk"),
         event="link_revealed",
     )
+    return rows
 
 
 def _shown_entry(shown: AuditEntry, place: Place) -> Entry:
