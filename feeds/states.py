@@ -344,6 +344,19 @@ CASE_TRANSITIONS: dict[str, frozenset[str]] = {
 }
 """Allowed moves. From closed only back to open (or to its owner): the feed broke again within the window."""
 
+CASE_MEANINGS: dict[str, Meaning] = {
+    CaseState.OPEN: Meaning(CaseState.OPEN.label, Tone.BAD, _("Nobody works on it."), _("Press Take.")),
+    CaseState.TAKEN: Meaning(
+        CaseState.TAKEN.label, Tone.WAITING, _("Its owner works on it."), _("Follow the actions below, first to last.")
+    ),
+    CaseState.SNOOZED: Meaning(
+        CaseState.SNOOZED.label, Tone.NEUTRAL, _("It waits until the day that was chosen."), _("Nothing until then.")
+    ),
+    CaseState.CLOSED: Meaning(
+        CaseState.CLOSED.label, Tone.GOOD, _("Settled."), _("Nothing: if the feed breaks again, it opens by itself.")
+    ),
+}
+
 CASE_RIGHTS: dict[str, str] = {
     "take": "feeds.work_case",
     "hand_over": "feeds.work_case",
@@ -466,8 +479,8 @@ def feed_is_broken(
 
     Broken are: a connection that Codat calls Unlinked or Deauthorized; a `disconnected` account on a connection that is
     Linked or once was; a connection that was connected and is `lost` (gone from Codat, with no other in its place).
-    Not broken is whatever the customer never connected. `was_connected`: some earlier reading showed it Linked or one of
-    its accounts connected. Source: the guide, "What the states mean".
+    Not broken is whatever the customer never connected. `was_connected`: some earlier reading showed it Linked, or one
+    of its accounts connected. Source: the guide, "What the states mean".
     """
     if not (was_connected or connection_status in (ConnectionStatus.LINKED, *BROKEN_CONNECTION_STATUSES)):
         return False

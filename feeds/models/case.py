@@ -13,7 +13,7 @@ from django.utils.translation import gettext_lazy as _
 from feeds.models.base import TimeStamped
 from feeds.models.company import Company
 from feeds.models.connection import Connection
-from feeds.states import CaseCause, CaseEventKind, CaseOutcome, CaseState
+from feeds.states import CASE_MEANINGS, CaseCause, CaseEventKind, CaseOutcome, CaseState, Meaning, describe
 
 
 class Incident(TimeStamped):
@@ -120,6 +120,11 @@ class Case(TimeStamped):
 
     def __str__(self) -> str:
         return f"#{self.pk} {self.company.legal_name}"
+
+    @property
+    def state_meaning(self) -> Meaning:
+        """How the state is shown."""
+        return describe(CASE_MEANINGS, self.state)
 
     @property
     def is_open(self) -> bool:
