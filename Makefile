@@ -24,7 +24,7 @@ $(VENV)/.installed: requirements/dev.txt
 run: install .env # web, worker and stand-in Codat; prints the address and the demo logins
 	python manage.py migrate --verbosity 0
 	python manage.py setup
-	honcho start --port $(PORT)
+	SANDBOX_WEBHOOK_URL=$${SANDBOX_WEBHOOK_URL-http://127.0.0.1:$(PORT)/webhooks/codat} honcho start --port $(PORT)
 
 # So that `python manage.py ...` in another shell knows the demo too. Never overwritten.
 .env:
@@ -58,4 +58,5 @@ clean: # remove the virtualenv and all data
 PRODUCTION_EXAMPLE := ENVIRONMENT=production \
 	SECRET_KEY=only-for-check-deploy-0123456789-abcdefghijklmnopqrstuvwxyz-ABCDEF \
 	ALLOWED_HOSTS=backoffice.example.com CODAT_API_KEY=only-for-check-deploy \
+	WEBHOOK_SECRETS=whsec_b25seS1mb3ItY2hlY2stZGVwbG95 \
 	DATABASE_URL=postgres://backoffice@db.example.com/backoffice EMAIL_URL=smtp://mail.example.com

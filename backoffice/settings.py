@@ -95,6 +95,19 @@ STATUS_REFRESH_DAYS: int = env.int("STATUS_REFRESH_DAYS", default=2)
 STATUS_REFRESH_SECONDS: int = env.int("STATUS_REFRESH_SECONDS", default=60)
 BULK_LIMIT: int = env.int("BULK_LIMIT", default=500)
 
+# --- Cases -----------------------------------------------------------------------------------------------------------
+# Where mails point; no slash at the end.
+SITE_URL: str = env.str("SITE_URL", default="" if IS_PRODUCTION else f"http://localhost:{PORT}").rstrip("/")
+CASE_REOPEN_HOURS: int = env.int("CASE_REOPEN_HOURS", default=72)
+# Hours until a case is overdue: urgent, high, normal.
+CASE_DUE_HOURS: list[int] = env.list("CASE_DUE_HOURS", cast=int, default=[4, 24, 72])
+# The team's addresses: mails about cases that nobody has taken, and about incidents.
+CASE_NOTIFY_TO: list[str] = env.list("CASE_NOTIFY_TO", default=[])
+CASE_NOTIFY_COOLDOWN_MINUTES: int = env.int("CASE_NOTIFY_COOLDOWN_MINUTES", default=60)
+CASE_DIGEST_HOUR: int = env.int("CASE_DIGEST_HOUR", default=8)
+INCIDENT_THRESHOLD: int = env.int("INCIDENT_THRESHOLD", default=10)
+INCIDENT_WINDOW_MINUTES: int = env.int("INCIDENT_WINDOW_MINUTES", default=60)
+
 # --- Applications ----------------------------------------------------------------------------------------------------
 INSTALLED_APPS = [
     "feeds.apps.FeedsConfig",
@@ -256,6 +269,8 @@ if env.bool("BEHIND_TLS_PROXY", default=False):
 
 EMAIL_CONFIG: dict[str, Any] = env.email_url("EMAIL_URL", default="consolemail://")
 vars().update(EMAIL_CONFIG)
+EMAIL_TIMEOUT = 15
+DEFAULT_FROM_EMAIL = SERVER_EMAIL = env.str("DEFAULT_FROM_EMAIL", default="bank-feeds@localhost")
 
 # --- Metrics ---------------------------------------------------------------------------------------------------------
 # Without a token there is no /metrics at all. A file that holds a secret usually ends with a new line.

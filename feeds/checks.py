@@ -23,7 +23,7 @@ from feeds.codat.client import TOTAL_TIMEOUT
 
 ADD_ACCOUNTS_WITH = ("batch", "put")
 ACCOUNT_SCHEMAS = ("v1", "v2")
-WEBHOOK_SECRET_PREFIX = "whsec_"
+SIGNING_PREFIX = "whsec_"
 SHORTEST_SECRET_KEY = 50
 """Django's own generator makes 50 characters, and its deployment check asks for as many."""
 SHORTEST_METRICS_TOKEN = 32
@@ -144,8 +144,8 @@ def webhook_secrets_are_signing_secrets() -> list[CheckMessage]:
 
 def _is_signing_secret(secret: str) -> bool:
     try:
-        return secret.startswith(WEBHOOK_SECRET_PREFIX) and bool(
-            base64.b64decode(secret.removeprefix(WEBHOOK_SECRET_PREFIX), validate=True)
+        return secret.startswith(SIGNING_PREFIX) and bool(
+            base64.b64decode(secret.removeprefix(SIGNING_PREFIX), validate=True)
         )
     except binascii.Error:
         return False

@@ -14,6 +14,7 @@ from django_q.models import OrmQ, Schedule, Success
 from django_q.tasks import async_task
 
 ADVANCE = "feeds.tasks.advance"
+APPLY_WEBHOOK = "feeds.tasks.apply_webhook"
 HEARTBEAT = "feeds.tasks.heartbeat"
 
 
@@ -71,7 +72,8 @@ def oldest_waiting_since() -> datetime | None:
 
 def waiting_count(cap: int) -> int:
     """How many tasks wait for a worker, counted up to `cap` + 1."""
-    return OrmQ.objects.filter(lock__lte=timezone.now()).order_by()[: cap + 1].count()
+    count: int = OrmQ.objects.filter(lock__lte=timezone.now()).order_by()[: cap + 1].count()
+    return count
 
 
 def prune_finished(*, older_than: timedelta) -> int:

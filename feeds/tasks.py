@@ -11,7 +11,7 @@ from typing import ParamSpec
 import structlog
 
 from feeds import audit, queue
-from feeds.services import figures, health, links, onboarding, sync
+from feeds.services import figures, health, inbox, links, onboarding, sync
 
 P = ParamSpec("P")
 
@@ -39,6 +39,12 @@ def heartbeat() -> str:
 def advance(company_id: int) -> str:
     """Do whatever Codat still owes one company."""
     return onboarding.advance(company_id)
+
+
+@task
+def apply_webhook(webhook_pk: int, attempt: int) -> str:
+    """Read from Codat what a webhook is about."""
+    return inbox.apply(webhook_pk, attempt)
 
 
 @task

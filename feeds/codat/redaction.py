@@ -141,3 +141,17 @@ SOURCE_ACCOUNT = AllowList(
         "accountInfo": AllowList(plain=frozenset({"description", "nickname", "accountOpenDate", "availableBalance"})),
     },
 )
+WEBHOOK = AllowList(
+    plain=frozenset({"id", "eventType", "generatedDate"}),
+    nested={
+        "payload": AllowList(
+            plain=frozenset({"connectionId", "dailyQuota", "quotaRemaining", "expiryDate"}),
+            nested={
+                "referenceCompany": AllowList(plain=frozenset({"id", "name"})),
+                "connection": CONNECTION,
+                "sourceAccount": AllowList(plain=frozenset({"id", "accountName", "status", "modifiedDate"})),
+            },
+        )
+    },
+)
+"""The envelope of every webhook. It only says where to look, so little of it is worth keeping."""

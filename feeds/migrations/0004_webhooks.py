@@ -34,7 +34,7 @@ class Migration(migrations.Migration):
                 'ordering': ['-id'],
                 'permissions': [('reapply_webhook', 'Can apply a webhook again')],
                 'default_permissions': ('view',),
-                'indexes': [models.Index(fields=['state', '-id'], name='webhook_state'), models.Index(condition=models.Q(('due_at__isnull', False)), fields=['due_at'], name='webhook_due'), models.Index(fields=['codat_company_id', '-id'], name='webhook_company')],
+                'indexes': [models.Index(fields=['state', '-id'], name='webhook_state'), models.Index(condition=models.Q(('due_at__isnull', False)), fields=['due_at'], name='webhook_due'), models.Index(fields=['codat_company_id', '-id'], name='webhook_company'), models.Index(fields=['event_type', '-id'], name='webhook_type')],
                 'constraints': [models.CheckConstraint(condition=models.Q(('state__in', ['received', 'applied', 'ignored', 'failed'])), name='webhook_state_known')],
             },
         ),

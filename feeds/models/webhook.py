@@ -9,7 +9,7 @@ from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
 from feeds.models.company import Company
-from feeds.states import WebhookState
+from feeds.states import WEBHOOK_MEANINGS, Meaning, WebhookState, describe
 
 
 class WebhookEvent(models.Model):
@@ -43,7 +43,13 @@ class WebhookEvent(models.Model):
             models.Index(fields=["state", "-id"], name="webhook_state"),
             models.Index(fields=["due_at"], name="webhook_due", condition=Q(due_at__isnull=False)),
             models.Index(fields=["codat_company_id", "-id"], name="webhook_company"),
+            models.Index(fields=["event_type", "-id"], name="webhook_type"),
         ]
 
     def __str__(self) -> str:
         return f"{self.event_type} {self.webhook_id}"
+
+    @property
+    def state_meaning(self) -> Meaning:
+        """How the state is shown."""
+        return describe(WEBHOOK_MEANINGS, self.state)

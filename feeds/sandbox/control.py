@@ -12,7 +12,7 @@ from feeds.sandbox.api import ROUTES, http, read_json
 from feeds.sandbox.clock import from_iso, iso
 from feeds.sandbox.program import Sandbox, Work
 from feeds.sandbox.replies import Refusal, Reply, ok
-from feeds.sandbox.store import OBJECTS, Record, read_meta, write_meta
+from feeds.sandbox.store import OBJECTS, Record, read_meta
 
 Action = Callable[[Sandbox, str, Any], Any]
 """Takes the program, the Host header and the JSON body; returns the JSON to answer, None for ``{}``."""
@@ -85,14 +85,14 @@ def show_webhooks(sandbox: Sandbox, host: str, body: Any) -> Record:
 
 def set_webhooks(sandbox: Sandbox, host: str, body: Any) -> None:
     """``POST webhooks``: where events go from now on; ``url`` null for nowhere."""
-    target = {
-        "url": body["url"],
-        "secret": body.get("secret"),
-        "duplicates": float(body.get("duplicates", 0.0)),
-        "shuffle": bool(body.get("shuffle", False)),
-    }
     with sandbox.store.transaction() as db:
-        write_meta(db, "webhook_target", target if target["url"] else None)
+        webhooks.write_target(
+            db,
+            body["url"],
+            secret=body.get("secret"),
+            duplicates=float(body.get("duplicates", 0.0)),
+            shuffle=bool(body.get("shuffle", False)),
+        )
 
 
 def flush_webhooks(sandbox: Sandbox, host: str, body: Any) -> Record:

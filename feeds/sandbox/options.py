@@ -17,7 +17,8 @@ class Options:
     """How one stand-in behaves.
 
     ``daily_quota`` None means Codat's rule (1,000 x (1 + linked companies)); ``per_minute`` 0 means no limit per
-    minute; ``public_url`` None means links are built from the Host header of the request.
+    minute; ``public_url`` None means links are built from the Host header of the request; ``webhook_url`` None means
+    that events go nowhere until a control request names a target.
     """
 
     host: str
@@ -28,6 +29,7 @@ class Options:
     allow_put: bool
     api_key: str
     webhook_secret: str
+    webhook_url: str | None
     daily_quota: int | None
     per_minute: int
     public_url: str | None
@@ -38,8 +40,8 @@ def parse_options(arguments: Sequence[str], environment: Mapping[str, str] = os.
 
     Args:
         arguments: The command line without the program name.
-        environment: Where SANDBOX_PORT, SANDBOX_API_KEY, SANDBOX_STRICT_OTP, SANDBOX_WEBHOOK_SECRET and
-            SANDBOX_DAILY_QUOTA are looked up; the command line wins.
+        environment: Where SANDBOX_PORT, SANDBOX_API_KEY, SANDBOX_STRICT_OTP, SANDBOX_WEBHOOK_SECRET,
+            SANDBOX_WEBHOOK_URL and SANDBOX_DAILY_QUOTA are looked up; the command line wins.
 
     Raises:
         SystemExit: An option is unknown or malformed (argparse prints which).
@@ -65,6 +67,7 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     )
     add("--api-key", default=environment.get("SANDBOX_API_KEY") or DEMO_API_KEY, help="API key that callers must send")
     add("--webhook-secret", default=environment.get("SANDBOX_WEBHOOK_SECRET") or DEMO_WEBHOOK_KEY, help="whsec_... key")
+    add("--webhook-url", default=environment.get("SANDBOX_WEBHOOK_URL") or None, help="address that events are sent to")
     add("--daily-quota", type=int, default=environment.get("SANDBOX_DAILY_QUOTA") or None, help="requests per UTC day")
     add("--per-minute", type=int, default=1000, help="requests per minute and client address; 0 for no limit")
     add("--public-url", default=None, help="address that browsers reach this program at")

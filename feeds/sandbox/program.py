@@ -12,7 +12,7 @@ from feeds.sandbox.idempotency import Keys
 from feeds.sandbox.links import LinkMint
 from feeds.sandbox.options import Options
 from feeds.sandbox.quota import MinuteLimit
-from feeds.sandbox.webhooks import Sender
+from feeds.sandbox.webhooks import Sender, write_target
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class Sandbox:
         self.keys = Keys()
         self.minute = MinuteLimit(options.per_minute)
         self.sender = Sender(self.store, self.clock, options.webhook_secret)
+        self._aim_webhooks()
 
     @contextmanager
     def work(self, host: str) -> Iterator[Work]:
@@ -53,9 +54,15 @@ class Sandbox:
         self.sender.wake()
 
     def reset(self) -> None:
-        """Forget everything: objects, counters, faults, clock, callout and webhook target."""
+        """Forget everything: objects, counters, faults, clock, callout and any webhook target but the options'."""
         with self.store.transaction() as db:
             store.wipe(db)
+        self._aim_webhooks()
         self.clock.move_to(0.0)
         self.faults.clear()
         self.minute.reset()
+
+    def _aim_webhooks(self) -> None:
+        if self.options.webhook_url is not None:
+            with self.store.transaction() as db:
+                write_target(db, self.options.webhook_url)

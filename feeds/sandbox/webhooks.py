@@ -12,7 +12,7 @@ from standardwebhooks import Webhook
 
 from feeds.sandbox import events
 from feeds.sandbox.clock import Clock, iso
-from feeds.sandbox.store import Record, Store, read_meta
+from feeds.sandbox.store import Record, Store, read_meta, write_meta
 
 TIMEOUT = 15.0
 RETRIES = (5.0, 300.0, 1800.0, 7200.0, 18000.0, 36000.0, 36000.0)
@@ -95,6 +95,27 @@ class Sender:
                 "UPDATE events SET state = ?, due = ?, attempts = ? WHERE id = ?",
                 (state, retry, json.dumps(attempts), row["id"]),
             )
+
+
+def write_target(
+    db: sqlite3.Connection,
+    url: str | None,
+    *,
+    secret: str | None = None,
+    duplicates: float = 0.0,
+    shuffle: bool = False,
+) -> None:
+    """Set where events go from now on.
+
+    Args:
+        db: Open transaction.
+        url: Address of the receiver; None or empty for nowhere.
+        secret: ``whsec_...`` key of this target; None for the default.
+        duplicates: Share of the events that are sent twice.
+        shuffle: Hold events for a flush that sends them in random order.
+    """
+    target = {"url": url, "secret": secret, "duplicates": duplicates, "shuffle": shuffle}
+    write_meta(db, "webhook_target", target if url else None)
 
 
 def listing(db: sqlite3.Connection) -> list[Record]:

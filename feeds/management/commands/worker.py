@@ -22,7 +22,7 @@ from django.core.management.base import BaseCommand
 from django.db import DatabaseError, close_old_connections
 
 from feeds import queue
-from feeds.services import health, onboarding
+from feeds.services import health, inbox, onboarding
 
 log = structlog.get_logger(__name__)
 
@@ -117,6 +117,7 @@ class Supervisor:
     def _sweep(self) -> None:
         if time.monotonic() - self.last_sweep >= settings.WORKER_SWEEP_SECONDS:
             onboarding.sweep()
+            inbox.sweep()
             self.last_sweep = time.monotonic()
 
     def _is_frozen(self) -> bool:
