@@ -44,6 +44,7 @@ def codat(sandbox: SandboxProcess, settings: Settings) -> SandboxProcess:
     settings.CODAT_API_KEY = sandbox.api_key
     settings.CODAT_CONNECT_TIMEOUT = 1.0
     settings.CODAT_READ_TIMEOUT = 1.5
+    settings.WEBHOOK_SECRETS = [sandbox.webhook_secret]
     return sandbox
 
 

@@ -12,8 +12,8 @@ from django_q.models import OrmQ
 from django_q.signing import SignedPackage
 from django_q.worker import worker
 
-from feeds.models import Company
-from feeds.services import onboarding
+from feeds.models import Company, WebhookEvent
+from feeds.services import inbox, onboarding
 
 PATIENCE_SECONDS = 20.0
 SOON = timedelta(seconds=5)
@@ -41,9 +41,10 @@ def drain() -> int:
         for row in rows:
             run_one(row)
             ran += 1
-        if rows or onboarding.sweep():
+        if rows or onboarding.sweep() or inbox.sweep():
             continue
-        if not Company.objects.filter(due_at__lte=timezone.now() + SOON).exists():
+        soon = {"due_at__lte": timezone.now() + SOON}
+        if not (Company.objects.filter(**soon).exists() or WebhookEvent.objects.filter(**soon).exists()):
             return ran
         time.sleep(0.05)
     raise AssertionError("the queue did not come to rest")
