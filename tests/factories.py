@@ -24,6 +24,7 @@ from feeds.models import (
     Operation,
     SourceAccount,
     StatusEvent,
+    WebhookEvent,
 )
 from feeds.services import roles
 from feeds.states import (
@@ -249,3 +250,17 @@ class DriftFindingFactory(DjangoModelFactory[DriftFinding]):
     kind = DriftKind.MISSING_HERE
     codat_company_id = factory.LazyFunction(lambda: str(uuid.uuid4()))
     there = factory.Sequence(lambda n: f"Portal Bakery {n}")
+
+
+class WebhookEventFactory(DjangoModelFactory[WebhookEvent]):
+    """A webhook that was received a moment ago, about a company that is not ours; its task is not queued."""
+
+    class Meta:
+        model = WebhookEvent
+
+    webhook_id = factory.Sequence(lambda n: f"msg-{n}")
+    event_type = "connection.connected"
+    codat_company_id = factory.LazyFunction(lambda: str(uuid.uuid4()))
+    body = factory.LazyAttribute(
+        lambda it: {"eventType": it.event_type, "payload": {"referenceCompany": {"id": it.codat_company_id}}}
+    )

@@ -17,9 +17,16 @@ from django.urls import NoReverseMatch, reverse
 
 from feeds import audit
 from feeds.admin.base import BackOfficeAdmin, CappedPaginator, MirrorAdmin
-from feeds.models import AuditEntry, Connection, Operation, SourceAccount
-from feeds.states import AccountStatus, ConnectionStatus, OperationState
-from tests.factories import CompanyFactory, ConnectionFactory, OperationFactory, SourceAccountFactory, UserFactory
+from feeds.models import AuditEntry, Connection, Operation, SourceAccount, WebhookEvent
+from feeds.states import AccountStatus, ConnectionStatus, OperationState, WebhookState
+from tests.factories import (
+    CompanyFactory,
+    ConnectionFactory,
+    OperationFactory,
+    SourceAccountFactory,
+    UserFactory,
+    WebhookEventFactory,
+)
 
 Make = Callable[[], Any]
 
@@ -44,6 +51,12 @@ def make_entry() -> AuditEntry:
     return audit.record("link_revealed", ConnectionFactory())
 
 
+def make_webhook() -> WebhookEvent:
+    """A webhook that was applied to a company."""
+    event: WebhookEvent = WebhookEventFactory(company=CompanyFactory(in_codat=True), state=WebhookState.APPLIED)
+    return event
+
+
 def make_user() -> User:
     """A member of two roles."""
     user: User = UserFactory(role="Support")
@@ -61,6 +74,7 @@ LISTS: list[tuple[type[Model], Make]] = [
     (SourceAccount, make_account),
     (Operation, OperationFactory),
     (AuditEntry, make_entry),
+    (WebhookEvent, make_webhook),
     (User, make_user),
     (Group, make_group),
 ]
