@@ -23,7 +23,7 @@ from django.db.models.signals import pre_save
 from django.http import HttpRequest, HttpResponse
 
 from feeds.banking import mask
-from feeds.models import AuditEntry, Batch, Company, Connection, Operation, SourceAccount
+from feeds.models import AuditEntry, Batch, Case, Company, Connection, Incident, Operation, SourceAccount
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +130,14 @@ _AUDITED: dict[type[models.Model], dict[str, Any]] = {
         ]
     },
     Batch: {"include_fields": ["label", "requested_by_name"]},
+    # What is broken, and how urgent it is, follows from readings: the story of a case, not its history.
+    Case: {
+        "include_fields": [
+            "company", "connection", "state", "owner", "cause", "outcome", "outcome_reason", "snoozed_until",
+            "times_broken",
+        ]
+    },
+    Incident: {"include_fields": ["opened_at", "released_at", "released_by_name", "note"]},
     User: {
         "include_fields": ["username", "first_name", "last_name", "email", "is_active", "is_staff", "is_superuser"],
         "m2m_fields": {"groups", "user_permissions"},

@@ -16,6 +16,7 @@ from django_q.tasks import async_task
 ADVANCE = "feeds.tasks.advance"
 APPLY_WEBHOOK = "feeds.tasks.apply_webhook"
 HEARTBEAT = "feeds.tasks.heartbeat"
+SEND_MAILS = "feeds.tasks.send_mails"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,10 @@ SCHEDULES = (
     Scheduled("Refresh recent statuses", "feeds.tasks.refresh_recent", minutes=1),
     Scheduled("Clear expired links", "feeds.tasks.clear_expired_links", minutes=1),
     Scheduled("Record the day's figures", "feeds.tasks.record_day", minutes=60),
+    Scheduled("Wake snoozed cases", "feeds.tasks.wake_snoozed_cases", minutes=1),
+    Scheduled("Send mails", SEND_MAILS, minutes=1),
+    Scheduled("Write digests", "feeds.tasks.write_digests", minutes=10),
+    Scheduled("Prune mails", "feeds.tasks.prune_mails", minutes=24 * 60),
     Scheduled("Prune finished tasks", "feeds.tasks.prune_finished_tasks", minutes=24 * 60),
 )
 

@@ -11,7 +11,7 @@ from typing import ParamSpec
 import structlog
 
 from feeds import audit, queue
-from feeds.services import figures, health, inbox, links, onboarding, sync
+from feeds.services import cases, figures, health, inbox, links, notifications, onboarding, outbox, sync
 
 P = ParamSpec("P")
 
@@ -63,6 +63,30 @@ def clear_expired_links() -> str:
 def record_day() -> str:
     """Write down the figures whose history the pictures show."""
     return f"{figures.record_day()} figures"
+
+
+@task
+def send_mails() -> str:
+    """Send what the outbox owes; breaks that come in numbers become one incident first."""
+    return f"{notifications.send()} sent"
+
+
+@task
+def write_digests() -> str:
+    """Write each owner's mail of the day, once the hour for it has come."""
+    return f"{notifications.write_digests()} written"
+
+
+@task
+def wake_snoozed_cases() -> str:
+    """Bring cases back whose snooze is over."""
+    return f"{cases.wake_snoozed()} woken"
+
+
+@task
+def prune_mails() -> str:
+    """Keep the outbox short."""
+    return f"{outbox.prune(older_than=timedelta(days=30))} deleted"
 
 
 @task

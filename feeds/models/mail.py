@@ -10,7 +10,7 @@ from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
 from feeds.models.base import TimeStamped
-from feeds.models.case import Case, Incident
+from feeds.models.case import Case
 from feeds.states import MailKind, MailState
 
 

@@ -1,0 +1,120 @@
+"""Mails to staff, written with the change they tell and sent by the queue.
+
+At least once: a mail is claimed for `CLAIM`, handed to the mail server, then marked as sent. A worker killed between
+the last two hands it over again when its claim has run out, with the same Message-ID: at most the one mail in its hands
+is doubled, none is lost. Attempts are counted at the claim, so that a mail which kills its worker ends as failed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from smtplib import SMTPException
+from typing import Any
+from urllib.parse import urlsplit
+
+import structlog
+from django.conf import settings
+from django.core.mail import EmailMultiAlternatives
+from django.db import transaction
+from django.template.loader import render_to_string
+from django.urls import reverse
+from django.utils import timezone
+
+from feeds.models import Case, CaseEvent, Incident, Mail
+from feeds.states import CaseEventKind, MailKind, MailState
+
+log = structlog.get_logger(__name__)
+
+CLAIM = timedelta(minutes=5)
+MAX_ATTEMPTS = 10
+BUDGET = 40.0
+"""Seconds after which no further mail is taken: a queue task lives sixty, and one mail may take `EMAIL_TIMEOUT`."""
+
+
+def put(
+    kind: MailKind,
+    *,
+    to: Sequence[str],
+    subject: str,
+    context: Mapping[str, Any],
+    case: Case | None = None,
+    key: str = "",
+) -> None:
+    """Write a mail from the templates `feeds/mail/<kind>.txt` and `.html`; call inside the transaction of the change.
+
+    With a `key`, a mail that exists already is not written again. Nothing is written when there is nobody to send to.
+    """
+    if not to or (key and Mail.objects.filter(key=key).exists()):
+        return
+    values = {**context, "subject": subject, "site_url": settings.SITE_URL}
+    Mail.objects.create(
+        kind=kind,
+        key=key,
+        to=",".join(to),
+        subject=" ".join(subject.split())[:200],
+        body=render_to_string(f"feeds/mail/{kind}.txt", values),
+        html=render_to_string(f"feeds/mail/{kind}.html", values),
+        case=case,
+        next_attempt_at=timezone.now(),
+    )
+
+
+def page_of(row: Case | Incident) -> str:
+    """The address of the row's page in the back office."""
+    return settings.SITE_URL + reverse(f"admin:feeds_{row._meta.model_name}_change", args=[row.pk])
+
+
+def send_due() -> int:
+    """Send what is due; how many went out. One that fails never stops the rest."""
+    deadline = time.monotonic() + BUDGET
+    due = Mail.objects.filter(state=MailState.QUEUED, next_attempt_at__lte=timezone.now()).order_by("pk")
+    sent = 0
+    for mail in due[:500]:
+        if time.monotonic() > deadline:
+            break
+        if _claim(mail):
+            sent += _send(mail)
+    return sent
+
+
+def prune(*, older_than: timedelta) -> int:
+    """Delete mails that are finished since longer ago than `older_than`; how many. Failed ones are kept."""
+    finished = Mail.objects.filter(state__in=(MailState.SENT, MailState.HELD))
+    return finished.filter(updated_at__lt=timezone.now() - older_than).delete()[0]
+
+
+def _claim(mail: Mail) -> bool:
+    """Take the mail for a while; False when another worker was first."""
+    now = timezone.now()
+    values = {"attempts": mail.attempts + 1, "next_attempt_at": now + CLAIM}
+    if mail.attempts >= MAX_ATTEMPTS:
+        values["state"] = MailState.FAILED
+    mine = Mail.objects.filter(pk=mail.pk, state=MailState.QUEUED, next_attempt_at=mail.next_attempt_at)
+    return bool(mine.update(**values, updated_at=now)) and "state" not in values
+
+
+def _send(mail: Mail) -> bool:
+    message = EmailMultiAlternatives(
+        mail.subject, mail.body, to=mail.to.split(","), headers={"Message-ID": f"<{mail.uid}@{_domain()}>"}
+    )
+    message.attach_alternative(mail.html, "text/html")
+    try:
+        message.send()
+    except (SMTPException, OSError) as error:
+        log.warning("mail_not_sent", mail=mail.pk, error=type(error).__name__)
+        Mail.objects.filter(pk=mail.pk).update(error=type(error).__name__, updated_at=timezone.now())
+        return False
+    now = timezone.now()
+    with transaction.atomic():
+        Mail.objects.filter(pk=mail.pk).update(state=MailState.SENT, sent_at=now, error="", updated_at=now)
+        if mail.case_id is not None:
+            CaseEvent.objects.create(
+                case_id=mail.case_id, kind=CaseEventKind.NOTIFIED, text=mail.subject, actor_name="system", at=now
+            )
+    return True
+
+
+def _domain() -> str:
+    return urlsplit(settings.SITE_URL).hostname or "localhost"
