@@ -268,6 +268,42 @@ def metrics_token_is_strong() -> list[CheckMessage]:
     )
 
 
+# --- Cases -----------------------------------------------------------------------------------------------------------
+def due_hours_are_three() -> list[CheckMessage]:
+    """E026: urgent cases are due first."""
+    hours = settings.CASE_DUE_HOURS
+    if len(hours) == 3 and sorted(hours) == hours and hours[0] > 0:
+        return []
+    return _error(
+        26,
+        "CASE_DUE_HOURS is not three rising numbers of hours.",
+        "Set it to the hours for urgent, high and normal cases, such as 4,24,72.",
+    )
+
+
+def digest_hour_is_an_hour() -> list[CheckMessage]:
+    """E027: at another hour no digest would ever be sent."""
+    if 0 <= settings.CASE_DIGEST_HOUR <= 23:
+        return []
+    return _error(27, "CASE_DIGEST_HOUR is not an hour of the day.", "Set it to a whole number from 0 to 23.")
+
+
+def mails_can_link() -> list[CheckMessage]:
+    """W004: mails about cases point to their pages."""
+    if not settings.IS_PRODUCTION or urlsplit(settings.SITE_URL).scheme == "https":
+        return []
+    return _warning(4, "SITE_URL does not start with https://.", "Set it to where staff reach this site.")
+
+
+def somebody_hears_of_cases() -> list[CheckMessage]:
+    """W005: a case that nobody has taken has no owner to write to."""
+    if not settings.IS_PRODUCTION or settings.CASE_NOTIFY_TO:
+        return []
+    return _warning(
+        5, "CASE_NOTIFY_TO is empty: nobody is told of a new broken feed.", "Set it to the support team's address."
+    )
+
+
 # --- Database and site -----------------------------------------------------------------------------------------------
 def database_has_no_pool() -> list[CheckMessage]:
     """E014: the pool's threads do not survive the worker's fork: most tasks were lost."""
@@ -345,12 +381,16 @@ CHECKS: Sequence[Check] = (
     queue_lives_in_the_default_database,
     queue_acknowledges_at_once,
     metrics_token_is_strong,
+    due_hours_are_three,
+    digest_hour_is_an_hour,
     database_has_no_pool,
     secret_key_is_strong,
     hosts_are_named,
     debug_is_off,
     production_database_is_a_server,
     mail_leaves_the_machine,
+    mails_can_link,
+    somebody_hears_of_cases,
 )
 ARITHMETIC: Sequence[Check] = (
     http_timeouts_fit_the_task,

@@ -29,6 +29,8 @@ PRODUCTION: dict[str, Any] = {
     "CODAT_BASE_URL": "https://api.codat.io",
     "WEBHOOK_SECRETS": ["whsec_aW52ZW50ZWQgc2VjcmV0"],
     "EMAIL_BACKEND": "django.core.mail.backends.smtp.EmailBackend",
+    "SITE_URL": "https://feeds.bank.example",
+    "CASE_NOTIFY_TO": ["support@bank.example"],
     "DATABASES": {"default": {"ENGINE": "django.db.backends.postgresql", "OPTIONS": {}}},
 }
 DEVELOPMENT: dict[str, Any] = {
@@ -107,6 +109,11 @@ WHOLE_HEADER = base64.b64encode(b"an-invented-key-that-was-encoded-already").dec
         ("feeds.E015", {"SECRET_KEY": ""}),
         ("feeds.E016", {"ALLOWED_HOSTS": []}),
         ("feeds.E017", {"DEBUG": True}),
+        ("feeds.E026", {"CASE_DUE_HOURS": [24, 4, 72]}),
+        ("feeds.E026", {"CASE_DUE_HOURS": [4, 24]}),
+        ("feeds.E027", {"CASE_DIGEST_HOUR": 24}),
+        ("feeds.W004", {"SITE_URL": "http://feeds.bank.example"}),
+        ("feeds.W005", {"CASE_NOTIFY_TO": []}),
         ("feeds.E018", {"WEBHOOK_SECRETS": ["aW52ZW50ZWQgc2VjcmV0"]}),
         ("feeds.E018", {"WEBHOOK_SECRETS": ["whsec_aW52ZW50ZWQgc2VjcmV0", "whsec_!"]}),
         ("feeds.E018", {"WEBHOOK_SECRETS": ["whsec_"]}),
