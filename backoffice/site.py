@@ -1,4 +1,7 @@
-"""The admin site: same machine as Django's, with our grouping, banner and home page."""
+"""The admin site: same machine as Django's, with our grouping, banner and home page.
+
+The screens register themselves on this site, so its methods import them only when they are called.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,12 @@ from django.conf import settings
 from django.contrib import admin
 from django.http import HttpRequest
 from django.template.response import TemplateResponse
+from django.urls import path
 from django.utils.translation import gettext_lazy as _
 
 _SIDEBAR: tuple[tuple[str, Any, tuple[str, ...]], ...] = (
     ("customers", _("Customers"), ("Company", "Batch")),
+    ("support", _("Support"), ("Case", "Incident", "StatusEvent", "DriftReport")),
     ("codat", _("Codat"), ("Connection", "SourceAccount", "Operation")),
     ("history", _("History"), ("AuditEntry",)),
     ("people", _("People"), ("User", "Group")),
@@ -50,12 +55,21 @@ class BackOfficeSite(admin.AdminSite):
         groups = [
             _group(key, title, [models.pop(name) for name in names if name in models]) for key, title, names in _SIDEBAR
         ]
-        groups.append(_group(*_REST, list(models.values())))
+        from feeds.admin import operations_page
+
+        rest = [operations_page.sidebar_entry(request), *models.values()]
+        groups.append(_group(*_REST, [entry for entry in rest if entry]))
         return [group for group in groups if group["models"]]
+
+    def get_urls(self) -> list[Any]:
+        """Stock addresses, and the page that belongs to no model. First: the stock ones end with one for anything."""
+        from feeds.admin import operations_page
+
+        page = path("operations/", self.admin_view(operations_page.view), name=operations_page.URL_NAME)
+        return [page, *super().get_urls()]
 
     def index(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> TemplateResponse:
         """The home page of the signed-in person's role."""
-        # The screens register themselves on this site, so they can be imported only once it exists.
         from feeds.admin.home import home_context
 
         return super().index(request, home_context(request) | (extra_context or {}))

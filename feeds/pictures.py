@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from math import ceil, floor, log10
 
 from django.utils.formats import number_format
@@ -53,7 +54,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """One value for each column; None where nothing is known. `hollow` tells two series apart without colour."""
+    """One value for each column; None where there is none. `hollow` tells two series apart without colour."""
 
     label: str
     tone: Tone
@@ -63,7 +64,10 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """What to draw. `key` is unique on the page and plain ASCII; `y_label` names the unit."""
+    """What to draw. `key` is unique on the page and plain ASCII; `y_label` names the unit; `as_of` is aware UTC.
+
+    `no_value`: what the table says where a series has none.
+    """
 
     key: str
     title: str
@@ -73,7 +77,9 @@ class Chart:
     y_label: str
     columns: tuple[Column, ...]
     series: tuple[Series, ...]
+    as_of: datetime | None
     note: str = ""
+    no_value: str = "—"
     format: Callable[[float], str] = whole
 
     def __post_init__(self) -> None:
@@ -86,7 +92,7 @@ class Chart:
 
 @dataclass(frozen=True, slots=True)
 class Meter:
-    """How much of a whole is used, and the mark at which something changes (None: there is none)."""
+    """How much of a whole is used, and the mark at which something changes."""
 
     key: str
     title: str
@@ -95,10 +101,11 @@ class Meter:
     x_label: str
     used: float
     total: float
-    mark: float | None
+    mark: float
     used_label: str
     rest_label: str
     mark_label: str
+    as_of: datetime | None
     note: str = ""
 
 
@@ -128,6 +135,7 @@ class Picture:
     svg: SafeString
     legend: tuple[LegendEntry, ...]
     table: Table | None
+    as_of: datetime | None
     note: str
 
 
@@ -172,9 +180,11 @@ def meter(data: Meter) -> Picture:
     if data.total <= 0:
         return _without_drawing(data)
     rest = max(0.0, data.total - data.used)
-    rows = [(data.used_label, whole(data.used)), (data.rest_label, whole(rest))]
-    if data.mark is not None:
-        rows.append((data.mark_label, whole(data.mark)))
+    rows = (
+        (data.used_label, whole(data.used)),
+        (data.rest_label, whole(rest)),
+        (data.mark_label, whole(data.mark)),
+    )
     looks = (LegendEntry("mark-waiting", data.used_label), LegendEntry("mark-neutral mark-hollow", data.rest_label))
     return Picture(
         key=data.key,
@@ -182,7 +192,8 @@ def meter(data: Meter) -> Picture:
         summary=data.summary,
         svg=_svg(data, METER_HEIGHT, _meter_marks(data)),
         legend=looks,
-        table=Table((_("What"), data.x_label), tuple(rows)),
+        table=Table((_("What"), data.x_label), rows),
+        as_of=data.as_of,
         note=data.note,
     )
 
@@ -203,20 +214,21 @@ def _draw(chart: Chart, marks: Marks, highest: float | None) -> Picture:
         svg=_svg(chart, HEIGHT, inside),
         legend=tuple(LegendEntry(_look(series), series.label) for series in chart.series),
         table=_table(chart),
+        as_of=chart.as_of,
         note=chart.note,
     )
 
 
 def _without_drawing(data: Chart | Meter) -> Picture:
-    return Picture(data.key, data.title, data.empty, SafeString(""), (), None, data.note)
+    return Picture(data.key, data.title, data.empty, SafeString(""), (), None, data.as_of, data.note)
 
 
 def _svg(data: Chart | Meter, height: float, inside: SafeString) -> SafeString:
     return format_html(
-        '<svg class="picture-svg" viewBox="0 0 {:g} {:g}" role="img" aria-labelledby="{key}-title {key}-desc"'
+        '<svg class="picture-svg" viewBox="0 0 {} {}" role="img" aria-labelledby="{key}-title {key}-desc"'
         ' focusable="false"><title id="{key}-title">{}</title><desc id="{key}-desc">{}</desc>{}</svg>',
-        WIDTH,
-        height,
+        _at(WIDTH),
+        _at(height),
         data.title,
         data.summary,
         inside,
@@ -314,12 +326,12 @@ def _meter_marks(data: Meter) -> SafeString:
     parts += [
         _text(x_of(value), METER_BOTTOM + 16, whole(value), anchor="middle") for value in (0, scale.top // 2, scale.top)
     ]
-    if data.mark is not None:
-        at = x_of(data.mark)
-        parts.append(_line("limit", at, METER_TOP - 6, at, METER_BOTTOM))
-        anchor = "end" if at > WIDTH / 2 else "start"
-        parts.append(_text(at, METER_TOP - 12, data.mark_label, anchor=anchor))
-    parts.append(_text(left + room / 2, METER_HEIGHT - 8, data.x_label, anchor="middle", look="axis-name"))
+    at = x_of(data.mark)
+    parts += [
+        _line("limit", at, METER_TOP - 6, at, METER_BOTTOM),
+        _text(at, METER_TOP - 12, data.mark_label, anchor="end" if at > WIDTH / 2 else "start"),
+        _text(left + room / 2, METER_HEIGHT - 8, data.x_label, anchor="middle", look="axis-name"),
+    ]
     return _joined(parts)
 
 
@@ -403,7 +415,7 @@ def _joined(parts: Iterable[SafeString]) -> SafeString:
 
 def _table(chart: Chart) -> Table:
     rows = tuple(
-        (column.label, *(_("not recorded") if value is None else chart.format(value) for value in values))
+        (column.label, *(chart.no_value if value is None else chart.format(value) for value in values))
         for column, values in zip(chart.columns, _by_column(chart), strict=True)
     )
     return Table((chart.x_label, *(series.label for series in chart.series)), rows)

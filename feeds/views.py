@@ -1,14 +1,16 @@
-"""Public pages: health for machines, the webhook inbox. Thin: each asks one service and renders its answer."""
+"""Public pages: health and metrics for machines, the webhook inbox. Thin: each asks one service for its answer."""
 
 from __future__ import annotations
 
 from django.conf import settings
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.utils.crypto import constant_time_compare
 from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_POST, require_safe
 
 from feeds.services import health, inbox
+from feeds.services import metrics as prometheus
 
 
 @never_cache
@@ -24,6 +26,21 @@ def readyz(request: HttpRequest) -> JsonResponse:
     """Database, migrations, worker heartbeat and age of the last good poll; 503 when one of them is not well."""
     report = health.readiness()
     return JsonResponse(report.as_dict(), status=200 if report.ok else 503)
+
+
+@never_cache
+@require_safe
+def metrics(request: HttpRequest) -> HttpResponse:
+    """The system's health for Prometheus, to who sends `METRICS_TOKEN` as bearer token.
+
+    404 while no token is configured, 401 for a wrong or missing one.
+    """
+    if not settings.METRICS_TOKEN:
+        raise Http404
+    scheme, _space, token = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not constant_time_compare(token.strip(), settings.METRICS_TOKEN):
+        return HttpResponse(status=401, headers={"WWW-Authenticate": "Bearer"})
+    return HttpResponse(prometheus.render(), content_type=prometheus.CONTENT_TYPE)
 
 
 @never_cache

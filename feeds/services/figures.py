@@ -13,11 +13,11 @@ from datetime import date, datetime, time, timedelta
 from math import ceil
 from statistics import median
 
-from django.db.models import Count, Q
-from django.db.models.functions import TruncDate
+from django.db.models import Count, F, Q
+from django.db.models.functions import Coalesce, TruncDate
 from django.utils import timezone
 
-from feeds.models import Case, Connection, DailyFigure, Heartbeat
+from feeds.models import Case, Connection, DailyFigure
 from feeds.services import health
 from feeds.states import CaseOutcome, CaseState, ConnectionStatus
 
@@ -108,12 +108,6 @@ def status_figure(status: str) -> str:
     return f"connections_{status}"
 
 
-def recorded_at() -> datetime | None:
-    """When `record_day` last ran (aware UTC)."""
-    beat = Heartbeat.objects.filter(name=health.FIGURES).first()
-    return beat.beat_at if beat else None
-
-
 # --- Read for the pictures -------------------------------------------------------------------------------------------
 def broken_by_age(now: datetime) -> list[AgeGroup]:
     """Open cases of feeds that are broken at `now`, by the time since their latest break was seen. One query."""
@@ -150,13 +144,12 @@ def time_to_repair() -> Repairs:
     repaired = (
         Case.objects.filter(closed_at__gte=_start_of(mondays[0]), outcome=CaseOutcome.RECONNECTED)
         .order_by("-closed_at")
-        .values_list("opened_at", "recovered_at", "closed_at")
+        .values_list("closed_at", Coalesce("recovered_at", "closed_at") - F("opened_at"))
     )
     took: dict[date, list[float]] = defaultdict(list)
     rows = list(repaired[: REPAIR_CAP + 1])
-    for opened_at, recovered_at, closed_at in rows[:REPAIR_CAP]:
-        seconds = ((recovered_at or closed_at) - opened_at).total_seconds()
-        took[_monday_of(timezone.localdate(closed_at))].append(seconds)
+    for closed_at, time_taken in rows[:REPAIR_CAP]:
+        took[_monday_of(timezone.localdate(closed_at))].append(time_taken.total_seconds())
     weeks = [_repair_week(monday, sorted(took[monday])) for monday in mondays]
     return Repairs(weeks, is_capped=len(rows) > REPAIR_CAP)
 
@@ -172,6 +165,14 @@ def connections_by_status() -> list[StatusDay]:
         )
         for day in days
     ]
+
+
+def latest_connections() -> dict[str, int]:
+    """Connections by status (`STATUSES` -> count) as last recorded, today or yesterday; empty when they were not."""
+    today = timezone.localdate()
+    recorded = _recorded([status_figure(status) for status in STATUSES], [today - timedelta(days=1), today])
+    latest = recorded[today] or recorded[today - timedelta(days=1)]
+    return {status: latest.get(status_figure(status), 0) for status in STATUSES} if latest else {}
 
 
 # --- Helpers ---------------------------------------------------------------------------------------------------------

@@ -1,15 +1,34 @@
-"""The formatting that screens share (`feeds.admin.base`), for templates."""
+"""What screens share (`feeds.admin.base`, `feeds.admin.pictures`), for templates."""
 
 from __future__ import annotations
 
-from django import template
+from typing import Any
 
-from feeds.admin.base import as_of, change_url, moment, status_pill
+from django import template
+from django.contrib.admin import ListFilter
+from django.contrib.admin.views.main import ChangeList
+
+from feeds.admin import pictures
+from feeds.admin.base import as_of, change_url, moment, person, since, status_pill
 from feeds.banking import mask
 
 register = template.Library()
 register.filter("pill", status_pill)
 register.filter("as_of", as_of)
 register.filter("moment", moment)
+register.filter("since", since)
+register.filter("person", person)
 register.filter("change_url", change_url)
 register.filter("masked", mask)
+
+
+@register.inclusion_tag("admin/feeds/pictures/support.html")
+def support_pictures() -> dict[str, Any]:
+    """The pictures beside support's worklist."""
+    return {"pictures": pictures.for_support()}
+
+
+@register.filter
+def tabs(chosen: ListFilter, changelist: ChangeList) -> list[dict[str, Any]]:
+    """The choices of a list's filter, to show them elsewhere than in the sidebar."""
+    return list(chosen.choices(changelist))
