@@ -97,7 +97,7 @@ def gap(case: Case) -> Gap:
     broken = {account.pk for account in found.accounts} if found else set()
     gaps = []
     for account in accounts:
-        story = _of_case(_silences(account, events, case.connection_id), case)
+        story = _of_case(silences(account.pk, events, case.connection_id), case)
         if not story and account.pk in broken:
             story = [Silence(seen_at=case.broke_at)]
         if (days := _days(story, now)) is not None:
@@ -143,7 +143,7 @@ def _days(story: Sequence[Silence], now: datetime) -> tuple[date, date] | None:
     return timezone.localdate(start), timezone.localdate(end)
 
 
-def _silences(account: SourceAccount, events: Sequence[StatusEvent], connection_id: int) -> list[Silence]:
+def silences(account_id: int, events: Iterable[StatusEvent], connection_id: int) -> list[Silence]:
     """The account's breaks, oldest first, from its company's status changes, oldest first.
 
     An account is silent from the moment it is `disconnected`, or its connection as a whole stands still while it was
@@ -154,7 +154,7 @@ def _silences(account: SourceAccount, events: Sequence[StatusEvent], connection_
     connected_from: datetime | None = None
     stands_still = False
     for event in events:
-        if event.account_id == account.pk:
+        if event.account_id == account_id:
             status = event.new
             if status == AccountStatus.CONNECTED:
                 connected_from = event.old_read_at

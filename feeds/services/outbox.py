@@ -29,6 +29,8 @@ log = structlog.get_logger(__name__)
 
 CLAIM = timedelta(minutes=5)
 MAX_ATTEMPTS = 10
+LONGEST_WAIT = timedelta(hours=6)
+"""Between two attempts: they reach over more than a day."""
 BUDGET = 40.0
 """Seconds after which no further mail is taken: a queue task lives sixty, and one mail may take `EMAIL_TIMEOUT`."""
 
@@ -86,13 +88,14 @@ def prune(*, older_than: timedelta) -> int:
 
 
 def _claim(mail: Mail) -> bool:
-    """Take the mail for a while; False when another worker was first."""
+    """Take the mail for a while; False when another worker was first, or when it was tried often enough."""
     now = timezone.now()
-    values = {"attempts": mail.attempts + 1, "next_attempt_at": now + CLAIM}
-    if mail.attempts >= MAX_ATTEMPTS:
-        values["state"] = MailState.FAILED
     mine = Mail.objects.filter(pk=mail.pk, state=MailState.QUEUED, next_attempt_at=mail.next_attempt_at)
-    return bool(mine.update(**values, updated_at=now)) and "state" not in values
+    if mail.attempts >= MAX_ATTEMPTS:
+        log.error("mail_given_up", mail=mail.pk)
+        mine.update(state=MailState.FAILED, updated_at=now)
+        return False
+    return bool(mine.update(attempts=mail.attempts + 1, next_attempt_at=now + CLAIM, updated_at=now))
 
 
 def _send(mail: Mail) -> bool:
@@ -104,7 +107,9 @@ def _send(mail: Mail) -> bool:
         message.send()
     except (SMTPException, OSError) as error:
         log.warning("mail_not_sent", mail=mail.pk, error=type(error).__name__)
-        Mail.objects.filter(pk=mail.pk).update(error=type(error).__name__, updated_at=timezone.now())
+        wait = min(CLAIM * 2**mail.attempts, LONGEST_WAIT)
+        now = timezone.now()
+        Mail.objects.filter(pk=mail.pk).update(error=type(error).__name__, next_attempt_at=now + wait, updated_at=now)
         return False
     now = timezone.now()
     with transaction.atomic():
