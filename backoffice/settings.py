@@ -91,9 +91,15 @@ ONBOARDING_REQUEUE_SECONDS: int = env.int("ONBOARDING_REQUEUE_SECONDS", default=
 ONBOARDING_RETRY_BASE_SECONDS: float = env.float("ONBOARDING_RETRY_BASE_SECONDS", default=2.0)
 ONBOARDING_RETRY_MAX_SECONDS: float = env.float("ONBOARDING_RETRY_MAX_SECONDS", default=900.0)
 ONBOARDING_MAX_ATTEMPTS: int = env.int("ONBOARDING_MAX_ATTEMPTS", default=100)
-STATUS_REFRESH_DAYS: int = env.int("STATUS_REFRESH_DAYS", default=2)
-STATUS_REFRESH_SECONDS: int = env.int("STATUS_REFRESH_SECONDS", default=60)
 BULK_LIMIT: int = env.int("BULK_LIMIT", default=500)
+
+# --- The poller ------------------------------------------------------------------------------------------------------
+POLL_LINK_SECONDS: int = env.int("POLL_LINK_SECONDS", default=120)
+POLL_CASE_SECONDS: int = env.int("POLL_CASE_SECONDS", default=3600)
+POLL_PENDING_SECONDS: int = env.int("POLL_PENDING_SECONDS", default=3600)
+POLL_PENDING_HOURLY_DAYS: int = env.int("POLL_PENDING_HOURLY_DAYS", default=2)
+POLL_HEALTHY_SECONDS: int = env.int("POLL_HEALTHY_SECONDS", default=86400)
+POLL_RESERVE_PERCENT: int = env.int("POLL_RESERVE_PERCENT", default=20)
 
 # --- Cases -----------------------------------------------------------------------------------------------------------
 # Where mails point; no slash at the end.

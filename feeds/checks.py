@@ -243,6 +243,21 @@ def queue_acknowledges_at_once() -> list[CheckMessage]:
     )
 
 
+def poll_settings_make_sense() -> list[CheckMessage]:
+    """E024: an interval of nothing would poll without end, and a reserve of everything not at all."""
+    seconds = ("POLL_LINK_SECONDS", "POLL_CASE_SECONDS", "POLL_PENDING_SECONDS", "POLL_HEALTHY_SECONDS")
+    wrong = [name for name in seconds if getattr(settings, name) < 1]
+    if not 0 <= settings.POLL_RESERVE_PERCENT < 100:
+        wrong.append("POLL_RESERVE_PERCENT")
+    if not wrong:
+        return []
+    return _error(
+        24,
+        f"{', '.join(wrong)}: not in range.",
+        "Intervals are seconds, at least 1; the reserve is a share of the quota, from 0 to 99 percent.",
+    )
+
+
 def watchdog_is_patient() -> list[CheckMessage]:
     """E013: with every worker on a long call the heartbeat waits its turn; that is not a frozen cluster."""
     needed = settings.Q_CLUSTER["timeout"] + WORKER_OVERHEAD_SECONDS + settings.WORKER_HEARTBEAT_SECONDS
@@ -383,6 +398,7 @@ CHECKS: Sequence[Check] = (
     metrics_token_is_strong,
     due_hours_are_three,
     digest_hour_is_an_hour,
+    poll_settings_make_sense,
     database_has_no_pool,
     secret_key_is_strong,
     hosts_are_named,

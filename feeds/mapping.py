@@ -41,6 +41,14 @@ def company_tags(uid: UUID) -> dict[str, str]:
     return {UID_TAG: str(uid)}
 
 
+def is_uid(text: str) -> bool:
+    """Whether a tag can be one of our uids: other systems may use the same key."""
+    try:
+        return str(UUID(text)) == text
+    except ValueError:
+        return False
+
+
 @dataclass(frozen=True, slots=True)
 class AccountFacts:
     """What we know of a bank account and tell Codat. Empty strings and None: not known, not sent."""

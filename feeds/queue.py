@@ -16,6 +16,9 @@ from django_q.tasks import async_task
 ADVANCE = "feeds.tasks.advance"
 APPLY_WEBHOOK = "feeds.tasks.apply_webhook"
 HEARTBEAT = "feeds.tasks.heartbeat"
+POLL = "feeds.tasks.poll"
+SWEEP = "feeds.tasks.sweep_listing"
+COMPARE = "feeds.tasks.compare_with_codat"
 SEND_MAILS = "feeds.tasks.send_mails"
 
 
@@ -29,7 +32,8 @@ class Scheduled:
 
 
 SCHEDULES = (
-    Scheduled("Refresh recent statuses", "feeds.tasks.refresh_recent", minutes=1),
+    Scheduled("Poll statuses that are due", POLL, minutes=1),
+    Scheduled("Compare with Codat", COMPARE, minutes=24 * 60),
     Scheduled("Clear expired links", "feeds.tasks.clear_expired_links", minutes=1),
     Scheduled("Record the day's figures", "feeds.tasks.record_day", minutes=60),
     Scheduled("Wake snoozed cases", "feeds.tasks.wake_snoozed_cases", minutes=1),

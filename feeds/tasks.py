@@ -11,7 +11,7 @@ from typing import ParamSpec
 import structlog
 
 from feeds import audit, queue
-from feeds.services import cases, figures, health, inbox, links, notifications, onboarding, outbox, sync
+from feeds.services import cases, drift, figures, health, inbox, links, notifications, onboarding, outbox, sync
 
 P = ParamSpec("P")
 
@@ -48,9 +48,21 @@ def apply_webhook(webhook_pk: int, attempt: int) -> str:
 
 
 @task
-def refresh_recent() -> str:
-    """Read the status of companies that were onboarded lately."""
-    return f"{sync.refresh_recent()} read"
+def poll() -> str:
+    """Read the statuses that are due."""
+    return f"{sync.poll()} read"
+
+
+@task
+def sweep_listing() -> str:
+    """Read the status of every connection from Codat's list of companies."""
+    return sync.sweep_listing()
+
+
+@task
+def compare_with_codat() -> str:
+    """Look for what differs between Codat and our mirror."""
+    return drift.run()
 
 
 @task

@@ -5,7 +5,6 @@
 """
 
 import base64
-import itertools
 import random
 import re
 import time
@@ -18,9 +17,10 @@ from urllib.parse import quote
 import structlog
 
 from . import schemas
-from .errors import CodatError, IncompleteListing, LimiterBusy, MalformedReply, QuotaExhausted
+from .errors import CodatError, LimiterBusy, MalformedReply, QuotaExhausted
 from .limiter import Limiter
-from .schemas import BatchResult, Company, Connection, Credentials, Quota, SourceAccount
+from .listing import ListingProgress
+from .schemas import BatchResult, Company, CompanyPage, Connection, Credentials, Quota, SourceAccount
 from .transport import Method, Reply, Request, Transport, read_quota, refusal, seconds_until
 
 log = structlog.get_logger(__name__)
@@ -143,6 +143,14 @@ class CodatClient:
         Raises IncompleteListing, at the latest at its end: only an exhausted iterator may be taken for the whole list.
         """
         return self._pages(_COMPANIES, (), schemas.company, page_size, _given(tags=tags))
+
+    def get_company_page(self, number: int, *, page_size: int = MAX_PAGE_SIZE) -> CompanyPage:
+        """`GET /companies`, one page (from 1) as decoded, each company with its connections.
+
+        A walk over the pages is complete when :class:`ListingProgress` says so.
+        """
+        query: dict[str, str | int] = {"page": number, "pageSize": page_size}
+        return self._call(schemas.company_page, "GET", _COMPANIES, query=query)
 
     def update_company(
         self,
@@ -429,24 +437,15 @@ class CodatClient:
         page_size: int,
         query: Mapping[str, str],
     ) -> Iterator[L]:
-        """Yield each object of a paged listing once.
+        """Yield each object of a paged listing once. Raises IncompleteListing when the pages do not add up.
 
-        Raises IncompleteListing when the pages do not add up to the total. The total may grow while we read, but not
-        shrink: objects that moved to a page already read would be missed. Pages are counted, not followed by their
-        links: a link must not choose where our key is sent.
+        Pages are counted, not followed by their links: a link must not choose where our key is sent.
         """
-        seen: set[str] = set()
-        total = 0
-        for number in itertools.count(1):
-            page_query: dict[str, str | int] = {**query, "page": number, "pageSize": page_size}
+        progress: ListingProgress[str] = ListingProgress()
+        while not progress.is_complete:
+            page_query: dict[str, str | int] = {**query, "page": progress.next_page, "pageSize": page_size}
             page = self._call(schemas.page_of(parse), "GET", template, *ids, query=page_query)
-            fresh = [item for item in page.items if item.id not in seen]
-            seen.update(item.id for item in fresh)
-            if page.total < total:
-                raise IncompleteListing(f"GET {template}: the list shrank while it was read")
-            total = page.total
-            yield from fresh
-            if len(seen) == total:
-                return
-            if not fresh or not page.has_next:
-                raise IncompleteListing(f"GET {template}: {len(seen)} of {total} objects read")
+            items = {item.id: item for item in page.items}
+            fresh = progress.take(items, total=page.total, has_next=page.has_next)
+            yield from (items[identity] for identity in fresh)
+            progress.check()

@@ -49,14 +49,17 @@ class SharedLimiter:
 
     A tenth may be sent at once and the rest is spread evenly: burst and sustained rate together make up `per_minute`,
     so that no window of a minute holds more. Safe for threads and forks as far as the store is.
+
+    `headroom`: share of the burst, from 0 to 1, that this one leaves to the others at the store. Who has none then
+    finds a slot free at any moment, however much the one with headroom has to send.
     """
 
-    def __init__(self, store: Store, *, per_minute: int, max_wait: float) -> None:
+    def __init__(self, store: Store, *, per_minute: int, max_wait: float, headroom: float = 0.0) -> None:
         if per_minute < 2:
             raise ValueError("per_minute must be at least 2")
         burst = max(1, per_minute // 10)
         self._store = store
-        self._rate = Rate(per_minute - burst, Duration.MINUTE, burst=burst)
+        self._rate = Rate(per_minute - burst, Duration.MINUTE, burst=max(1, round(burst * (1 - headroom))))
         self._algorithm = GCRA()
         self._max_wait = max_wait
 
@@ -168,15 +171,21 @@ def _number(connection: psycopg.Connection[tuple[int]], query: LiteralString) ->
 
 
 def make_limiter(
-    *, sqlite_path: Path | None, postgres_dsn: str | None, per_minute: int = 1000, max_wait: float = 10.0
+    *,
+    sqlite_path: Path | None,
+    postgres_dsn: str | None,
+    per_minute: int = 1000,
+    max_wait: float = 10.0,
+    headroom: float = 0.0,
 ) -> SharedLimiter:
     """Make the limiter of this deployment: in PostgreSQL when there is a DSN, else in the SQLite file.
 
-    `per_minute`: Codat's limit for one IP address; `max_wait`: seconds a caller may wait for a slot. Raises ValueError
-    when neither place is given, and the driver's error when it cannot be opened.
+    `per_minute`: Codat's limit for one IP address; `max_wait`: seconds a caller may wait for a slot; `headroom`: see
+    :class:`SharedLimiter`. Raises ValueError when neither place is given, and the driver's error when it cannot be
+    opened.
     """
     if postgres_dsn:
-        return SharedLimiter(PostgresStore(postgres_dsn), per_minute=per_minute, max_wait=max_wait)
+        return SharedLimiter(PostgresStore(postgres_dsn), per_minute=per_minute, max_wait=max_wait, headroom=headroom)
     if sqlite_path is None:
         raise ValueError("the limiter needs an SQLite path or a PostgreSQL DSN")
-    return SharedLimiter(SqliteStore(sqlite_path), per_minute=per_minute, max_wait=max_wait)
+    return SharedLimiter(SqliteStore(sqlite_path), per_minute=per_minute, max_wait=max_wait, headroom=headroom)

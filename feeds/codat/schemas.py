@@ -197,6 +197,19 @@ class Page(Generic[L]):
 
 
 @dataclass(frozen=True, slots=True)
+class CompanyPage:
+    """One page of companies as decoded, for who reads a hundred thousand: read with :func:`company` what is needed.
+
+    `companies` have their `id`; nothing is redacted, so no part of them may be stored or logged as it is.
+    """
+
+    companies: list[dict[str, Any]] = field(repr=False)
+    total: int
+    has_next: bool
+    read_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Credentials:
     """A set of QuickBooks credentials: show once, never store, never log."""
 
@@ -328,6 +341,20 @@ def page_of(parse: Callable[[object, datetime], L]) -> Callable[[object, datetim
         return Page(items, total, has_next=bool(_optional_object(data, "_links").get("next")))
 
     return parse_page
+
+
+def company_page(data: object, read_at: datetime) -> CompanyPage:
+    """Read a page of companies without reading each. Raises MalformedReply when one has no id or the page no total."""
+    data = _object(data, "a page of a listing")
+    total = data.get("totalResults")
+    if not isinstance(total, int):
+        raise MalformedReply("a page without the total of its listing")
+    companies = data.get("results")
+    if not isinstance(companies, list) or not all(
+        isinstance(item, dict) and isinstance(item.get("id"), str) and item["id"] for item in companies
+    ):
+        raise MalformedReply("a page whose results are no companies")
+    return CompanyPage(companies, total, bool(_optional_object(data, "_links").get("next")), read_at)
 
 
 def _array(data: object, what: str) -> list[object]:

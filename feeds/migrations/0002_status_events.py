@@ -49,6 +49,21 @@ class Migration(migrations.Migration):
             name='poll_due_at',
             field=models.DateTimeField(blank=True, editable=False, null=True, verbose_name='next poll'),
         ),
+        migrations.AddField(
+            model_name='connection',
+            name='poll_failures',
+            field=models.PositiveSmallIntegerField(default=0, editable=False, verbose_name='polls failed in a row'),
+        ),
+        migrations.AddField(
+            model_name='connection',
+            name='accounts_in_codat',
+            field=models.PositiveIntegerField(blank=True, editable=False, help_text='As the last reading counted them.', null=True, verbose_name='accounts in Codat'),
+        ),
+        migrations.AlterField(
+            model_name='connection',
+            name='polled_at',
+            field=models.DateTimeField(blank=True, editable=False, null=True, verbose_name='accounts read'),
+        ),
         migrations.AddIndex(
             model_name='connection',
             index=models.Index(condition=models.Q(('gone_at__isnull', True)), fields=['poll_due_at'], name='connection_poll_due'),

@@ -12,6 +12,27 @@ class Migration(migrations.Migration):
 
     operations = [
         migrations.CreateModel(
+            name='ListingWalk',
+            fields=[
+                ('name', models.CharField(max_length=20, primary_key=True, serialize=False, verbose_name='name')),
+                ('started_at', models.DateTimeField(help_text='Empty while no walk is under way.', null=True, verbose_name='started')),
+                ('next_page', models.PositiveIntegerField(default=1, verbose_name='next page')),
+                ('total', models.PositiveIntegerField(default=0, verbose_name='companies in the list')),
+                ('seen', models.BinaryField(default=b'')),
+                ('missing_connections', models.JSONField(default=list)),
+                ('lease_token', models.UUIDField(null=True)),
+                ('lease_expires_at', models.DateTimeField(null=True)),
+                ('complete_as_of', models.DateTimeField(help_text='When the last whole walk began.', null=True, verbose_name='complete as of')),
+                ('retry_at', models.DateTimeField(help_text='After a walk that failed.', null=True, verbose_name='not again before')),
+                ('error', models.TextField(blank=True, verbose_name='what went wrong')),
+            ],
+            options={
+                'verbose_name': "walk through Codat's list",
+                'verbose_name_plural': "walks through Codat's list",
+                'default_permissions': (),
+            },
+        ),
+        migrations.CreateModel(
             name='DriftReport',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),

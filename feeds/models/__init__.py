@@ -6,6 +6,7 @@ from feeds.models.case import Case, CaseEvent, Incident
 from feeds.models.company import Company
 from feeds.models.connection import BANK_FEEDS_PLATFORM_KEY, Connection
 from feeds.models.drift import DriftFinding, DriftReport
+from feeds.models.listing_walk import ListingWalk
 from feeds.models.mail import Mail
 from feeds.models.operation import Operation
 from feeds.models.source_account import SourceAccount
@@ -28,6 +29,7 @@ __all__ = [
     "DriftReport",
     "Heartbeat",
     "Incident",
+    "ListingWalk",
     "Mail",
     "Operation",
     "SourceAccount",

@@ -35,9 +35,13 @@ class Connection(TimeStamped, Mirrored):
     link_fetched_at = models.DateTimeField(_("link fetched"), null=True, blank=True, editable=False)
     link_expires_at = models.DateTimeField(_("link expires"), null=True, blank=True, editable=False)
     codat_created_at = models.DateTimeField(_("created in Codat"), null=True, blank=True, editable=False)
-    polled_at = models.DateTimeField(null=True, blank=True, editable=False)
+    polled_at = models.DateTimeField(_("accounts read"), null=True, blank=True, editable=False)
     # When the poller reads this connection's accounts again; claiming it moves the date, so workers share the work.
     poll_due_at = models.DateTimeField(_("next poll"), null=True, blank=True, editable=False)
+    poll_failures = models.PositiveSmallIntegerField(_("polls failed in a row"), default=0, editable=False)
+    accounts_in_codat = models.PositiveIntegerField(
+        _("accounts in Codat"), null=True, blank=True, editable=False, help_text=_("As the last reading counted them.")
+    )
     last_sync_at = models.DateTimeField(_("last sync"), null=True, blank=True, editable=False)
     errors = models.JSONField(_("errors reported by Codat"), default=list, blank=True, editable=False)
 

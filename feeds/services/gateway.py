@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 from functools import cache
 
@@ -14,12 +15,28 @@ from feeds.codat.limiter import Limiter, make_limiter
 from feeds.codat.schemas import Quota
 from feeds.models import CodatQuota
 
+HEADROOM = 0.5
+"""Share of the limiter's burst that the background leaves to people."""
 _QUOTA_EVERY = timedelta(seconds=1)
 
 
 def client() -> CodatClient:
     """The pooled client for the configured Codat; bad settings are refused at start by `feeds.checks`."""
-    return _client(
+    return _client(*_configured(), headroom=0.0, on_quota=remember_quota)
+
+
+def background_client() -> CodatClient:
+    """The client of the poller: of the requests a minute it leaves some free, so that nobody waits behind it."""
+    return _client(*_configured(), headroom=HEADROOM, on_quota=remember_quota)
+
+
+def listing_client(on_quota: Callable[[Quota], None]) -> CodatClient:
+    """A background client for a thread of its own, which must not touch the database: `on_quota` is called there."""
+    return _new_client(*_configured(), headroom=HEADROOM, on_quota=on_quota)
+
+
+def _configured() -> tuple[str, str, float, float, int]:
+    return (
         settings.CODAT_BASE_URL,
         settings.CODAT_API_KEY,
         settings.CODAT_CONNECT_TIMEOUT,
@@ -28,27 +45,40 @@ def client() -> CodatClient:
     )
 
 
-@cache
-def _client(base_url: str, api_key: str, connect: float, read: float, per_minute: int) -> CodatClient:
+def _new_client(
+    base_url: str,
+    api_key: str,
+    connect: float,
+    read: float,
+    per_minute: int,
+    *,
+    headroom: float,
+    on_quota: Callable[[Quota], None],
+) -> CodatClient:
     return CodatClient(
         base_url,
         api_key,
-        limiter=_limiter(per_minute),
+        limiter=_limiter(per_minute, headroom),
         connect_timeout=connect,
         read_timeout=read,
-        on_quota=remember_quota,
+        on_quota=on_quota,
     )
 
 
+_client = cache(_new_client)
+
+
 @cache
-def _limiter(per_minute: int) -> Limiter:
+def _limiter(per_minute: int, headroom: float) -> Limiter:
     """Shared by all processes: through PostgreSQL where that is the database, else through a file beside SQLite's."""
+    path, dsn = None, None
     if database.vendor == "postgresql":
         params = database.get_connection_params()
         wanted = ("host", "port", "user", "password", "dbname", "sslmode")
         dsn = " ".join(f"{key}={_quoted(params[key])}" for key in wanted if params.get(key))
-        return make_limiter(sqlite_path=None, postgres_dsn=dsn, per_minute=per_minute)
-    return make_limiter(sqlite_path=settings.VAR_DIR / "limiter.sqlite3", postgres_dsn=None, per_minute=per_minute)
+    else:
+        path = settings.VAR_DIR / "limiter.sqlite3"
+    return make_limiter(sqlite_path=path, postgres_dsn=dsn, per_minute=per_minute, headroom=headroom)
 
 
 def _quoted(value: object) -> str:
@@ -56,9 +86,10 @@ def _quoted(value: object) -> str:
 
 
 def remember_quota(quota: Quota) -> None:
-    """Keep the quota of the last reply for the screens; written at most once a second."""
+    """Keep the quota of the last reply for screens and budget; at most once a second, unless much of it went."""
     now = timezone.now()
     values = {"limit": quota.limit, "remaining": quota.remaining, "resets_at": quota.reset, "read_at": quota.read_at}
-    recent = CodatQuota.objects.filter(pk=1, read_at__gt=now - _QUOTA_EVERY)
+    about_the_same = quota.remaining + quota.limit // 100
+    recent = CodatQuota.objects.filter(pk=1, read_at__gt=now - _QUOTA_EVERY, remaining__lte=about_the_same)
     if not recent.exists():
         CodatQuota.objects.update_or_create(pk=1, defaults=values)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -22,6 +23,8 @@ from feeds.models import Company, Connection, SourceAccount, StatusEvent
 from feeds.states import GONE, ConnectionStatus, OnboardingState, SeenBy
 
 LINK_COLUMNS = ("link_url", "link_fetched_at", "link_expires_at")
+BANK_FEED = "BankFeed"
+"""Codat's `sourceType` of the connections that are ours."""
 _UNAUDITED = {"read_at", "raw"}
 _seen: ContextVar[tuple[SeenBy, str]] = ContextVar("seen_by", default=(SeenBy.ACTION, ""))
 
@@ -37,8 +40,8 @@ def seen_by(how: SeenBy, reference: str = "") -> Iterator[None]:
 
 
 def apply_company(company: Company, reply: schemas.Company) -> None:
-    """Write a company reply into `company`."""
-    _write(company, mapping.company_columns(reply))
+    """Write a company reply into `company`; Codat has it."""
+    _write(company, mapping.company_columns(reply) | {"gone_at": None})
 
 
 def apply_connection(company: Company, reply: schemas.Connection) -> Connection:
@@ -55,8 +58,24 @@ def apply_connection(company: Company, reply: schemas.Connection) -> Connection:
         return connection
     if _is_older(reply.read_at, connection.link_fetched_at):
         columns = {name: value for name, value in columns.items() if name not in LINK_COLUMNS}
+    if connection.gone_at is not None and live_connection(company) is None:
+        columns["gone_at"] = None
     _write(connection, columns)
     return connection
+
+
+def apply_listed_connection(company: Company, reply: schemas.Connection, *, keep_new_link: bool) -> None:
+    """Write one connection of a listing. One that we do not know is ours if it is a bank feed and the only one.
+
+    Every listing makes new links. One that nobody asked for is stored only in place of a live one, which it may have
+    killed: held without need it would be a secret too many, and would pass for a link that was sent.
+    """
+    held = Connection.objects.filter(codat_id=reply.id).first()
+    if held is None and (reply.source_type != BANK_FEED or live_connection(company) is not None):
+        return
+    if not keep_new_link and (held is None or not held.has_live_link(timezone.now())):
+        reply = replace(reply, link_url=None)
+    apply_connection(company, reply)
 
 
 def apply_account(account: SourceAccount, connection: Connection, reply: schemas.SourceAccount) -> None:
@@ -69,6 +88,9 @@ def apply_account(account: SourceAccount, connection: Connection, reply: schemas
 def apply_listing(connection: Connection, replies: list[schemas.SourceAccount]) -> None:
     """Write a complete listing of one connection's accounts; what we thought was there and is not, is gone."""
     by_id = {reply.id: reply for reply in replies}
+    if connection.accounts_in_codat != len(by_id):
+        connection.accounts_in_codat = len(by_id)
+        _update_unaudited(connection, {"accounts_in_codat": len(by_id)})
     for account in SourceAccount.objects.filter(company=connection.company_id):
         reply = by_id.get(account.account_id)
         if reply is not None:
@@ -114,7 +136,7 @@ def _is_older(read_at: Any, held: Any) -> bool:
 
 
 def _write(row: Company | Connection | SourceAccount, columns: dict[str, Any]) -> None:
-    if _is_older(columns["read_at"], row.read_at):
+    if _is_older(columns["read_at"], row.read_at) or _is_older(columns["read_at"], row.gone_at):
         columns = {name: columns[name] for name in LINK_COLUMNS if name in columns}
     changed = {name: value for name, value in columns.items() if getattr(row, name) != value}
     old_status, old_read_at = getattr(row, "status", ""), row.read_at

@@ -1,31 +1,50 @@
-"""Reads status from Codat: of one company by button, of recent ones by schedule."""
+"""Reads statuses from Codat, one company at a time: by button, by webhook, and by the poller when they are due."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Generator
+from contextlib import closing
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import structlog
 from django.conf import settings
 from django.db import transaction
-from django.db.models import F, Q
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from feeds import audit
+from feeds import audit, queue
 from feeds.audit import Actor
-from feeds.codat.errors import CodatError
+from feeds.codat.client import CodatClient
+from feeds.codat.errors import (
+    CodatError,
+    LimiterBusy,
+    NotFound,
+    PaymentRequired,
+    RateLimited,
+    Unauthorized,
+    Unreachable,
+)
 from feeds.codat.schemas import SourceAccount as AccountReply
 from feeds.models import Company, Connection, SourceAccount
-from feeds.services import gateway, health, leases, mirror, readings
+from feeds.services import budget, gateway, health, leases, mirror, polling, readings, sweep
 from feeds.services.errors import Refused
-from feeds.states import AccountStatus, ConnectionStatus
+from feeds.services.polling import BACKGROUND, Priority
+from feeds.states import AccountStatus, SeenBy
 
 log = structlog.get_logger(__name__)
 
-REFRESH_BUDGET = 40.0
-"""Seconds after which the schedule reads no further company: a queue task lives sixty."""
+POLL_SECONDS = 20.0
+"""After so long a poll begins no further reading: the slowest is two calls, and a queue task lives sixty seconds."""
+CLAIM = 10
+"""Connections claimed at once: few, so that workers share evenly, and what a killed one held is soon read."""
+CALLS_EACH = 2
+"""Calls that one reading takes at most, when nothing has to be tried again."""
+CODAT_IS_CLOSED = (Unreachable, RateLimited, LimiterBusy, Unauthorized, PaymentRequired)
+"""Errors that every other connection would meet as well: the poll ends, and nobody is blamed."""
+
+sweep_listing = sweep.sweep_listing
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +55,18 @@ class RefreshResult:
 
 
 def refresh_company(company: Company, *, actor: Actor) -> RefreshResult:
-    """Read the company's connection and accounts from Codat now.
+    """Read the company now, because a person asks. Raises as `read_company` does."""
+    with audit.acting(actor):
+        return read_company(company, how=SeenBy.ACTION)
+
+
+def read_company(
+    company: Company, *, how: SeenBy, reference: str = "", connection_listed: bool = False
+) -> RefreshResult:
+    """Read the company's accounts and connection from Codat, and do what follows from them.
+
+    `how` and `reference` (a webhook's id) go into the timeline. `connection_listed`: the connection's status is known
+    from the complete listing, so it is read only when an account has changed.
 
     While the customer holds a live link the connection itself is read only once an account has moved: each reading of
     a connection makes a new link, and Codat may kill the older one in the customer's hands.
@@ -46,35 +76,51 @@ def refresh_company(company: Company, *, actor: Actor) -> RefreshResult:
     connection = mirror.live_connection(company)
     if not company.is_in_codat or connection is None:
         raise Refused(_("This company has no connection in Codat yet. Press Onboard first."))
-    with audit.acting(actor), leases.hold(company.pk):
+    is_poll = how == SeenBy.POLL
+    client = gateway.background_client() if is_poll else gateway.client()
+    with leases.hold(company.pk, patience=0.0 if is_poll else 3.0), mirror.seen_by(how, reference):
         before = _statuses(connection)
-        accounts = gateway.client().list_source_accounts(company.codat_id, connection.codat_id)
-        with transaction.atomic(durable=True):
-            mirror.apply_listing(connection, accounts)
-        if not connection.has_live_link(timezone.now()) or _has_moved(accounts):
-            _read_connections(company)
+        accounts = _read_accounts(client, connection)
+        if connection.has_live_link(timezone.now()):
+            needs_connection = accounts is None or _has_moved(accounts)
+        else:
+            needs_connection = not connection_listed or accounts is None or _statuses(connection) != before
+        if needs_connection:
+            _read_connections(client, company, keep_new_link=how == SeenBy.ACTION)
         with transaction.atomic(durable=True):
             company = Company.objects.select_for_update().get(pk=company.pk)
             readings.after_reading(company)
-        connection.refresh_from_db()
+            connection.refresh_from_db()
+            polling.schedule(connection)
         after = _statuses(connection)
     return RefreshResult(
         [f"{name}: {before.get(name) or '–'} → {now}" for name, now in after.items() if before.get(name) != now]
     )
 
 
+def _read_accounts(client: CodatClient, connection: Connection) -> list[AccountReply] | None:
+    """Read and write the accounts; None when Codat does not know the connection, which is for a listing to settle."""
+    try:
+        accounts = client.list_source_accounts(connection.company.codat_id, connection.codat_id)
+    except NotFound:
+        return None
+    with transaction.atomic(durable=True):
+        Company.objects.select_for_update().get(pk=connection.company_id)
+        mirror.apply_listing(connection, accounts)
+    return accounts
+
+
 def _has_moved(accounts: list[AccountReply]) -> bool:
     return any(reply.status not in (AccountStatus.PENDING, None) for reply in accounts)
 
 
-def _read_connections(company: Company) -> None:
-    replies = gateway.client().list_connections(company.codat_id)
+def _read_connections(client: CodatClient, company: Company, *, keep_new_link: bool) -> None:
+    replies = client.list_connections(company.codat_id)
     seen = {reply.id for reply in replies}
     with transaction.atomic(durable=True):
         company = Company.objects.select_for_update().get(pk=company.pk)
         for reply in replies:
-            if reply.source_type == "BankFeed" or Connection.objects.filter(codat_id=reply.id).exists():
-                mirror.apply_connection(company, reply)
+            mirror.apply_listed_connection(company, reply, keep_new_link=keep_new_link)
         for missing in Connection.objects.filter(company=company, gone_at__isnull=True).exclude(codat_id__in=seen):
             mirror.mark_gone(missing)
 
@@ -86,39 +132,73 @@ def _statuses(connection: Connection) -> dict[str, str]:
     return named
 
 
-def refresh_recent() -> int:
-    """Read companies that were onboarded lately and are not fully connected yet, oldest reading first; how many.
+# --- The poller ------------------------------------------------------------------------------------------------------
+def poll() -> int:
+    """Read the connections that are due, most important first, for some seconds and within the budget; how many.
 
-    One company that fails never stops the rest; when Codat as a whole is away, the next minute tries again.
+    A connection that fails is read later and never stops the rest. Safe to run in any number of workers at once.
     """
-    now = timezone.now()
-    unfinished = ~Q(status=ConnectionStatus.LINKED) | Q(source_accounts__status__in=_UNFINISHED)
-    recent = (
-        Connection.objects.filter(
-            unfinished,
-            gone_at__isnull=True,
-            company__onboarding_changed_at__gte=now - timedelta(days=settings.STATUS_REFRESH_DAYS),
-        )
-        .exclude(polled_at__gt=now - timedelta(seconds=settings.STATUS_REFRESH_SECONDS))
-        .select_related("company")
-        .order_by(F("polled_at").asc(nulls_first=True), "pk")
-        .distinct()
-    )
-    deadline = time.monotonic() + REFRESH_BUDGET
-    read = 0
-    for connection in recent[:1000]:
-        if time.monotonic() > deadline:
-            break
-        Connection.objects.filter(pk=connection.pk).update(polled_at=timezone.now())
-        try:
-            refresh_company(connection.company, actor=audit.current_actor())
-        except (CodatError, Refused) as error:
-            log.warning("refresh_not_done", company=connection.company_id, error=type(error).__name__)
-            continue
-        read += 1
-    if read or not recent.exists():
+    deadline = time.monotonic() + POLL_SECONDS
+    listed_at = sweep.listed_at()
+    read = failed = 0
+    with closing(_claimed_in_turn(deadline)) as claimed:
+        for priority, connection in claimed:
+            try:
+                read_company(connection.company, how=SeenBy.POLL, connection_listed=_is_listed(priority, listed_at))
+            except CODAT_IS_CLOSED as error:
+                log.warning("poll_stopped", error=type(error).__name__)
+                polling.give_back([connection])
+                failed += 1
+                break
+            except (CodatError, Refused) as error:
+                log.warning("poll_failed", connection=connection.pk, error=type(error).__name__)
+                polling.back_off(connection)
+                failed += 1
+            except Exception:
+                log.exception("poll_errored", connection=connection.pk)
+                polling.back_off(connection)
+                failed += 1
+            else:
+                read += 1
+    if read or not failed:
         health.beat(health.POLL)
+    if read and time.monotonic() > deadline and not queue.waiting_count(0):
+        queue.enqueue(queue.POLL)
     return read
 
 
-_UNFINISHED = (AccountStatus.PENDING, AccountStatus.CONNECTING)
+def wake() -> bool:
+    """Queue a poll when a link that is out has to be looked at; whether it was. For callers more often than a minute.
+
+    The schedule alone would be late by up to a minute, which is much of the two that a live link may wait.
+    """
+    is_due = polling.due(Priority.LINK, timezone.now()).exists()
+    if is_due and not queue.waiting_count(0):
+        queue.enqueue(queue.POLL)
+        return True
+    return False
+
+
+def _is_listed(priority: Priority, listed_at: datetime | None) -> bool:
+    """Whether a listing as of `listed_at` is fresh enough to spare a connection of this priority its own reading."""
+    limit = settings.POLL_HEALTHY_SECONDS if priority == Priority.HEALTHY else settings.POLL_PENDING_SECONDS
+    return listed_at is not None and timezone.now() - listed_at <= timedelta(seconds=limit) * (1 + polling.JITTER)
+
+
+def _claimed_in_turn(deadline: float) -> Generator[tuple[Priority, Connection], None, None]:
+    """Due connections, claimed a few at a time. Close it, and what was claimed and not taken is given back.
+
+    Between claims it gives way to whatever else waits for a worker.
+    """
+    for priority in BACKGROUND:
+        while time.monotonic() < deadline and budget.may_spend(priority, CLAIM * CALLS_EACH):
+            waiting = polling.claim(priority, CLAIM)
+            if not waiting:
+                break
+            try:
+                while waiting and time.monotonic() < deadline:
+                    yield priority, waiting.pop(0)
+            finally:
+                polling.give_back(waiting)
+            if queue.waiting_count(0):
+                return

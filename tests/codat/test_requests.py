@@ -11,7 +11,7 @@ import responses
 import structlog
 
 from feeds.codat import CodatClient
-from feeds.codat.schemas import Company, Connection, Credentials, SourceAccount
+from feeds.codat.schemas import Company, CompanyPage, Connection, Credentials, SourceAccount
 
 from .samples import (
     ACCOUNT_ID,
@@ -85,6 +85,14 @@ CASES = {
         f"{BASE_URL}/companies?page=1&pageSize=7",
         replies=page(COMPANY),
         result=list,
+        keyed=False,
+    ),
+    "get_company_page": Case(
+        lambda c: c.get_company_page(3, page_size=7),
+        "GET",
+        f"{BASE_URL}/companies?page=3&pageSize=7",
+        replies=page(COMPANY),
+        result=CompanyPage,
         keyed=False,
     ),
     "update_company": Case(

@@ -22,7 +22,7 @@ from django.core.management.base import BaseCommand
 from django.db import DatabaseError, close_old_connections
 
 from feeds import queue
-from feeds.services import health, inbox, onboarding
+from feeds.services import health, inbox, onboarding, sync
 
 log = structlog.get_logger(__name__)
 
@@ -118,6 +118,7 @@ class Supervisor:
         if time.monotonic() - self.last_sweep >= settings.WORKER_SWEEP_SECONDS:
             onboarding.sweep()
             inbox.sweep()
+            sync.wake()
             self.last_sweep = time.monotonic()
 
     def _is_frozen(self) -> bool:
