@@ -1,15 +1,33 @@
-"""One module per screen; `base` and `actions` hold what screens share."""
+"""One module per screen; `base`, `actions` and `timelines` hold what screens share."""
 
-from feeds.admin import batches, companies, connections, history, operations, queue, source_accounts, users, webhooks
+from feeds.admin import (
+    batches,
+    cases,
+    companies,
+    connections,
+    drift,
+    history,
+    incidents,
+    operations,
+    queue,
+    source_accounts,
+    status_events,
+    users,
+    webhooks,
+)
 
 __all__ = [
     "batches",
+    "cases",
     "companies",
     "connections",
+    "drift",
     "history",
+    "incidents",
     "operations",
     "queue",
     "source_accounts",
+    "status_events",
     "users",
     "webhooks",
 ]

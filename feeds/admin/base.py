@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 from django import forms
 from django.apps import apps
 from django.contrib import admin
+from django.contrib.auth.models import AbstractUser, User
 from django.contrib.contenttypes.models import ContentType
 from django.core.paginator import Paginator
 from django.db.models import Model, Q, QuerySet
@@ -26,6 +27,7 @@ from django.utils.formats import date_format
 from django.utils.functional import cached_property
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
+from django.utils.timesince import timesince
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
@@ -42,9 +44,13 @@ if TYPE_CHECKING:
 
     class _StockAdmin(admin.ModelAdmin[M]): ...
 
+    _PersonChoice = forms.ModelChoiceField[User]
+
 else:
-    # Django's class is generic only for type checkers.
+    # Django's classes are generic only for type checkers.
     class _StockAdmin(admin.ModelAdmin, Generic[M]): ...
+
+    _PersonChoice = forms.ModelChoiceField
 
 
 class CappedPaginator(Paginator[Any]):
@@ -211,6 +217,14 @@ def moment(at: datetime | None) -> SafeString:
     )
 
 
+def since(at: datetime | None) -> SafeString:
+    """How long ago, in words, with the exact time in the staff member's zone to hover over; a dash for never."""
+    if at is None:
+        return EMPTY
+    exact = date_format(timezone.localtime(at), "Y-m-d H:i:s T")
+    return format_html('<time datetime="{}" title="{}">{}</time>', at.isoformat(), exact, timesince(at, depth=1))
+
+
 def time_column(field: str, label: str | _StrPromise) -> Callable[[Any, Any], SafeString]:
     """A display method of an admin class that shows the time in `field`."""
 
@@ -229,6 +243,19 @@ def link_column(field: str, label: str | _StrPromise) -> Callable[[Any, Any], Sa
         return link_to(getattr(obj, field))
 
     return show
+
+
+def person(user: AbstractUser | None) -> str:
+    """How a colleague is named; nothing for nobody."""
+    return user.get_full_name() or user.get_username() if user else ""
+
+
+class PersonField(_PersonChoice):
+    """A choice of colleagues, by name."""
+
+    def label_from_instance(self, obj: User) -> str:
+        """The name."""
+        return person(obj)
 
 
 def link_to(obj: Model | None, label: Text | None = None) -> SafeString:

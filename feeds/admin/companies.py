@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, cast
 from django import forms
 from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
-from django.contrib.auth.models import AbstractUser
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.db.models import Count, Prefetch, Q, QuerySet, prefetch_related_objects
 from django.forms.models import BaseInlineFormSet
@@ -24,8 +23,9 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from feeds.admin.actions import ActionsAdmin, Secret, list_action, object_action, report
-from feeds.admin.base import SEARCH_BY_COMPANY, as_of, change_url, status_pill
+from feeds.admin.base import SEARCH_BY_COMPANY, as_of, change_url, person, status_pill
 from feeds.admin.connections import link_secret, no_live_link
+from feeds.admin.timelines import timeline_page
 from feeds.audit import current_actor
 from feeds.banking import USUAL_ROUTING_TYPE, Finding, mask
 from feeds.models import Company, Connection, Operation, SourceAccount
@@ -70,10 +70,6 @@ def waiting_accounts(company: Company) -> list[SourceAccount]:
 def is_busy(company: Company) -> bool:
     """Whether onboarding is under way, so that the accounts must hold still."""
     return company.onboarding_state in ACTIVE_ONBOARDING
-
-
-def _name_of(user: AbstractUser) -> str:
-    return user.get_full_name() or user.get_username()
 
 
 # --- Forms ----------------------------------------------------------------------------------------------------------
@@ -255,6 +251,12 @@ def no_link_to_refresh(company: Company) -> Text:
     return cannot_refresh(company)
 
 
+def read_from_codat(company: Company) -> str:
+    """Read the company's statuses from Codat now and say what changed. Raises CodatError and Refused."""
+    changes = sync.refresh_company(company, actor=current_actor()).changes
+    return _("Read from Codat: %s.") % "; ".join(changes) if changes else _("Read from Codat: nothing has changed.")
+
+
 def onboarding_consequences(company: Company) -> list[Text]:
     """What Onboard or Retry will create, and what preflight finds."""
     waiting = waiting_accounts(company)
@@ -341,7 +343,7 @@ class CompanyAdmin(ActionsAdmin[Company]):
 
     @admin.display(description=gettext_lazy("manager"))
     def manager_name(self, company: Company) -> str:
-        return _name_of(company.manager) if company.manager else self.get_empty_value_display()
+        return person(company.manager) or self.get_empty_value_display()
 
     @admin.display(description=gettext_lazy("country"))
     def country_code(self, company: Company) -> str:
@@ -363,7 +365,7 @@ class CompanyAdmin(ActionsAdmin[Company]):
             kwargs["queryset"] = users.filter(is_active=True, is_staff=True).order_by("last_name", "username")
         field = super().formfield_for_foreignkey(db_field, request, **kwargs)
         if db_field.name == "manager" and field is not None:
-            field.label_from_instance = _name_of  # type: ignore[attr-defined]
+            field.label_from_instance = person  # type: ignore[attr-defined]
         return field
 
     def get_inline_instances(self, request: HttpRequest, obj: Company | None = None) -> list[Any]:
@@ -425,6 +427,7 @@ class CompanyAdmin(ActionsAdmin[Company]):
         return [
             path("name-preview/", view(self.name_preview_view), name="feeds_company_name_preview"),
             path("<path:object_id>/progress/", view(self.progress_view), name="feeds_company_progress"),
+            path("<path:object_id>/timeline/", view(self.timeline_view), name="feeds_company_timeline"),
             *super().get_urls(),
         ]
 
@@ -476,6 +479,15 @@ class CompanyAdmin(ActionsAdmin[Company]):
         if not self.has_view_permission(request, company):
             raise PermissionDenied
         return render(request, "admin/feeds/company/progress.html", self._panel(request, company, is_fragment=True))
+
+    def timeline_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """What happened to the company, newest first."""
+        company = super().get_object(request, object_id)
+        if company is None:
+            raise Http404
+        if not self.has_view_permission(request, company):
+            raise PermissionDenied
+        return timeline_page(self, request, company)
 
     def name_preview_view(self, request: HttpRequest) -> JsonResponse:
         """What Codat will store for the posted `legal_name`: ``{"stored", "message", "tone"}``."""
@@ -553,8 +565,7 @@ class CompanyAdmin(ActionsAdmin[Company]):
         confirm=False,
     )
     def refresh_status(self, request: HttpRequest, company: Company, data: dict[str, Any]) -> str:
-        changes = sync.refresh_company(company, actor=current_actor()).changes
-        return _("Read from Codat: %s.") % "; ".join(changes) if changes else _("Read from Codat: nothing has changed.")
+        return read_from_codat(company)
 
     @list_action(gettext_lazy("Onboard selected companies"), permission="feeds.onboard_company")
     def onboard_selected(self, request: HttpRequest, companies: list[Company]) -> HttpResponse:

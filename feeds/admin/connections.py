@@ -69,6 +69,15 @@ def not_linked(connection: Connection) -> Text:
     return _("Only a connection that is Linked can be unlinked; this one is %s.") % connection.status
 
 
+def link_meaning(connection: Connection) -> Meaning:
+    """How the customer's link stands."""
+    if connection.has_live_link(timezone.now()):
+        return LINK_READY
+    if connection.status == ConnectionStatus.LINKED:
+        return LINK_NOT_NEEDED
+    return LINK_EXPIRED if connection.link_fetched_at else NO_LINK
+
+
 def link_secret(connection: Connection) -> Secret:
     """The customer's link, for one page; that it was shown is recorded. Raises Refused when none works now."""
     link = links.reveal(connection, actor=current_actor())
@@ -149,11 +158,7 @@ class ConnectionAdmin(ActionsAdmin[Connection], MirrorAdmin[Connection]):
 
     @admin.display(description=gettext_lazy("link"))
     def link_state(self, connection: Connection) -> SafeString:
-        if connection.has_live_link(timezone.now()):
-            return status_pill(LINK_READY)
-        if connection.status == ConnectionStatus.LINKED:
-            return status_pill(LINK_NOT_NEEDED)
-        return status_pill(LINK_EXPIRED if connection.link_fetched_at else NO_LINK)
+        return status_pill(link_meaning(connection))
 
     @admin.display(description=gettext_lazy("source accounts"))
     def accounts(self, connection: Connection) -> SafeString:

@@ -11,10 +11,11 @@ from django.db.models import Model, Prefetch, QuerySet
 from django.utils import timezone
 from django.utils.formats import number_format
 
-from feeds.models import AuditEntry, CodatQuota, Company, Connection, Heartbeat, Operation, SourceAccount
+from feeds.models import AuditEntry, Case, CodatQuota, Company, Connection, Heartbeat, Operation, SourceAccount
 from feeds.states import (
     ONBOARDING_MEANINGS,
     AccountStatus,
+    CaseState,
     ConnectionStatus,
     Meaning,
     OnboardingState,
@@ -63,6 +64,15 @@ class System:
 
 
 @dataclass(frozen=True, slots=True)
+class Cases:
+    """The worklist in numbers: cases of one's own, of nobody, and those that should have been settled by now."""
+
+    mine: CappedCount
+    unassigned: CappedCount
+    overdue: CappedCount
+
+
+@dataclass(frozen=True, slots=True)
 class Home:
     """One person's home page. A part the person may not see is None; a part with nothing in it is empty."""
 
@@ -76,6 +86,7 @@ class Home:
     disconnected: Sequence[SourceAccount] | None = None
     refused: Sequence[Operation] | None = None
     changes: Sequence[AuditEntry] | None = None
+    cases: Cases | None = None
     system: System | None = None
 
 
@@ -106,6 +117,7 @@ def for_person(user: AbstractUser, now: datetime | None = None) -> Home:
         disconnected=_disconnected(accounts) if user.has_perm("feeds.view_sourceaccount") else None,
         refused=_refused() if not is_mine and user.has_perm("feeds.view_operation") else None,
         changes=_changes() if user.has_perm("feeds.view_auditentry") else None,
+        cases=_cases(user, now) if user.has_perm("feeds.work_case") else None,
         system=_system() if user.has_perm("feeds.view_heartbeat") else None,
     )
 
@@ -145,6 +157,15 @@ def _refused() -> QuerySet[Operation]:
 
 def _changes() -> QuerySet[AuditEntry]:
     return AuditEntry.objects.select_related("content_type")[:ROWS]
+
+
+def _cases(user: AbstractUser, now: datetime) -> Cases:
+    is_open = Case.objects.exclude(state=CaseState.CLOSED)
+    return Cases(
+        mine=capped_count(is_open.filter(owner=user)),
+        unassigned=capped_count(is_open.filter(owner__isnull=True)),
+        overdue=capped_count(is_open.filter(due_at__lte=now)),
+    )
 
 
 def _system() -> System:
