@@ -183,6 +183,10 @@ class Migration(migrations.Migration):
             model_name='mail',
             index=models.Index(fields=['case', 'kind', 'created_at'], name='mail_case'),
         ),
+        migrations.AddIndex(
+            model_name='mail',
+            index=models.Index(fields=['state', '-id'], name='mail_state'),
+        ),
         migrations.AddConstraint(
             model_name='mail',
             constraint=models.CheckConstraint(condition=models.Q(('kind__in', ['broke', 'recovered', 'incident_opened', 'incident_released', 'digest'])), name='mail_kind_known'),

@@ -50,6 +50,7 @@ class Mail(TimeStamped):
         indexes: ClassVar = [
             models.Index(fields=["next_attempt_at"], name="mail_due", condition=Q(state=MailState.QUEUED)),
             models.Index(fields=["case", "kind", "created_at"], name="mail_case"),
+            models.Index(fields=["state", "-id"], name="mail_state"),
         ]
 
     def __str__(self) -> str:
