@@ -25,9 +25,9 @@ from standardwebhooks import Webhook, WebhookVerificationError
 from feeds import audit, queue
 from feeds.audit import Actor
 from feeds.codat import redaction, schemas
-from feeds.codat.errors import CodatError
+from feeds.codat.errors import CodatError, NotFound
 from feeds.models import CodatQuota, Company, DailyFigure, StatusEvent, WebhookEvent
-from feeds.services import ledger, mirror, sync
+from feeds.services import ledger, mirror, presence, sync
 from feeds.services.errors import LeaseLost, Refused
 from feeds.states import SeenBy, WebhookState
 
@@ -239,8 +239,14 @@ def _apply_to(company: Company, event: WebhookEvent) -> str:
 
 def _read(company: Company, webhook_id: str) -> None:
     """Bring the mirror up to date. Raises CodatError, Refused and LeaseLost."""
-    with mirror.seen_by(SeenBy.WEBHOOK, webhook_id):
-        sync.refresh_company(company, actor=audit.current_actor())
+    if mirror.live_connection(company) is not None:
+        try:
+            sync.read_company(company, how=SeenBy.WEBHOOK, reference=webhook_id)
+        except NotFound:
+            log.info("webhook_of_a_company_codat_does_not_know", company=company.pk)
+        else:
+            return
+    presence.settle(company, how=SeenBy.WEBHOOK, reference=webhook_id)
 
 
 def _claim(company_id: int, event: WebhookEvent) -> _Claim | None:
@@ -413,7 +419,7 @@ class InboxHealth:
 
 
 def lag() -> InboxHealth:
-    """Look at the inbox. Five queries, each answered by an index."""
+    """Look at the inbox. At most five queries, each answered by an index."""
     now = timezone.now()
     last = WebhookEvent.objects.order_by("-id").values_list("received_at", flat=True).first()
     oldest = (

@@ -5,12 +5,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
 from standardwebhooks import Webhook, WebhookVerificationError
 
+from feeds.sandbox.options import parse_options
 from tests.sandbox.customer import Customer
 from tests.sandbox_process import WEBHOOK_SECRET, SandboxProcess
 
@@ -194,3 +196,24 @@ def wait_until(condition: Callable[[], bool], within: float = 10.0) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.02)
+
+
+def test_the_program_may_be_told_at_start_where_events_go(tmp_path: Path) -> None:
+    receiver = Receiver()
+    made = SandboxProcess(tmp_path / "sandbox.sqlite3", "--webhook-url", receiver.url).start()
+    try:
+        call_company(made)
+        receiver.wait(1)
+        made.reset()
+        call_company(made)
+        receiver.wait(2)
+    finally:
+        made.stop()
+        receiver.close()
+    assert receiver.types() == ["company.created"] * 2
+
+
+def test_the_address_may_come_from_the_environment() -> None:
+    url = "http://127.0.0.1:8000/webhooks/codat"
+    assert parse_options([], {"SANDBOX_WEBHOOK_URL": url}).webhook_url == url
+    assert parse_options([], {"SANDBOX_WEBHOOK_URL": ""}).webhook_url is None

@@ -1,0 +1,45 @@
+"""Is a company still in Codat? The one place that says no, and what goes with it."""
+
+from __future__ import annotations
+
+from django.db import transaction
+from django.db.models import Q
+
+from feeds.codat.errors import NotFound
+from feeds.models import Company, Connection, SourceAccount
+from feeds.services import gateway, leases, mirror, readings
+from feeds.states import SeenBy
+
+
+def settle(company: Company, *, how: SeenBy, reference: str = "") -> None:
+    """Ask Codat for the company itself (`GET /companies/{companyId}`), when a reading of what it has led nowhere.
+
+    Only a 404 to this very question means gone; then everything of the company is. Any other answer is an error or
+    brings the company and its connections up to date. `how` and `reference` go into the timeline.
+
+    Raises CodatError, and Refused when a worker holds the company.
+    """
+    with leases.hold(company.pk), mirror.seen_by(how, reference):
+        try:
+            reply = gateway.client().get_company(company.codat_id)
+        except NotFound:
+            reply = None
+        with transaction.atomic(durable=True):
+            company = Company.objects.select_for_update().get(pk=company.pk)
+            if reply is None:
+                _mark_gone(company)
+            else:
+                mirror.apply_company(company, reply)
+                for connection in reply.connections:
+                    mirror.apply_listed_connection(company, connection, keep_new_link=False)
+            readings.after_reading(company)
+
+
+def _mark_gone(company: Company) -> None:
+    still_there = Q(gone_at__isnull=True)
+    for account in SourceAccount.objects.filter(still_there, connection__company=company):
+        mirror.mark_gone(account)
+    for connection in Connection.objects.filter(still_there, company=company):
+        mirror.mark_gone(connection)
+    if company.gone_at is None:
+        mirror.mark_gone(company)
