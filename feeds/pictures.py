@@ -240,7 +240,7 @@ def _grid(chart: Chart, scale: Scale) -> Iterator[SafeString]:
     for value in scale.lines:
         y = _y(value, scale)
         yield _line("axis" if value == 0 else "grid", LEFT, y, WIDTH - RIGHT, y)
-        yield _text(LEFT - 6, y + 4, chart.format(value), anchor="end")
+        yield _text(LEFT - 6, y + 4, whole(value), anchor="end")
     yield _text(0, 12, chart.y_label, look="axis-name")
 
 

@@ -46,8 +46,8 @@ def for_operations(snapshot: Snapshot) -> list[Picture]:
     statuses = figures.connections_by_status()
     return [
         *for_support(snapshot.as_of),
-        calls_used(snapshot.budget),
         connections_by_status(statuses, snapshot.figures_beat),
+        calls_used(snapshot.budget),
     ]
 
 
