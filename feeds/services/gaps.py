@@ -100,7 +100,7 @@ def gap(case: Case) -> Gap:
         story = _of_case(silences(account.pk, events, case.connection_id), case)
         if not story and account.pk in broken:
             story = [Silence(seen_at=case.broke_at)]
-        if (days := _days(story, now)) is not None:
+        if (days := days_missing(story, now)) is not None:
             gaps.append(AccountGap(account.name, mask(account.account_number), *days))
     as_if_on = timezone.localdate(now) if broken else None
     return Gap(tuple(gaps), _why(case, as_if_on) if gaps else _("QuickBooks takes back all that is missing."), as_if_on)
@@ -134,7 +134,7 @@ def _of_case(story: Iterable[Silence], case: Case) -> list[Silence]:
     ]
 
 
-def _days(story: Sequence[Silence], now: datetime) -> tuple[date, date] | None:
+def days_missing(story: Sequence[Silence], now: datetime) -> tuple[date, date] | None:
     """From the first to the last day that may be missing, over all breaks."""
     ranges = [found for silence in story if (found := missing(silence, now)) is not None]
     if not ranges:
