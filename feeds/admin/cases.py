@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, time, timedelta
 from typing import Any, cast
@@ -67,7 +67,7 @@ class Tabs(admin.SimpleListFilter):
         chosen = super().value()
         return chosen if chosen in {str(name) for name, _title in self.lookup_choices} else self.default
 
-    def choices(self, changelist: ChangeList) -> Iterator[dict[str, Any]]:
+    def choices(self, changelist: ChangeList) -> Iterator[Any]:
         """One link for each tab; there is no other choice."""
         for name, title in self.lookup_choices:
             query = changelist.get_query_string({self.parameter_name: str(name)})
@@ -204,11 +204,11 @@ class CaseAdmin(ActionsAdmin[Case], MirrorAdmin[Case]):
         related = ("company", "connection__company", "owner", "incident")
         return super().get_queryset(request).select_related(*related)
 
-    def get_ordering(self, request: HttpRequest) -> Sequence[str]:
+    def get_ordering(self, request: HttpRequest) -> tuple[str, ...]:
         """Overdue first; of closed cases the latest first."""
         return ("-closed_at", "-pk") if request.GET.get(Tabs.parameter_name) == "closed" else self.ordering
 
-    def get_list_display(self, request: HttpRequest) -> Sequence[str]:
+    def get_list_display(self, request: HttpRequest) -> tuple[str, ...]:
         """Who may work cases takes one with one click; others see who has it."""
         owner = "owner_or_take" if request.user.has_perm(WORK) else "owner_name"
         return ("customer", "what", "age", "checked", owner, "part_of")

@@ -6,7 +6,8 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin
-from django.db.models import Count, QuerySet
+from django.db.models import Count, OuterRef, QuerySet, Subquery
+from django.db.models.functions import Coalesce
 from django.http import HttpRequest, HttpResponse
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
@@ -58,7 +59,10 @@ class IncidentAdmin(ActionsAdmin[Incident], MirrorAdmin[Incident]):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Incident]:
         """Incidents with the number of their cases."""
-        return super().get_queryset(request).annotate(case_count=Count("cases"))
+        # A subquery: a join would be grouped and counted whole before the list knows how many rows it has.
+        of_this = Case.objects.filter(incident=OuterRef("pk")).order_by().values("incident")
+        counted = Subquery(of_this.annotate(number=Count("pk")).values("number"))
+        return super().get_queryset(request).annotate(case_count=Coalesce(counted, 0))
 
     @admin.display(description=gettext_lazy("state"))
     def now(self, incident: Incident) -> SafeString:

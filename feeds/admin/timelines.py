@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
+from django.contrib.auth.models import AnonymousUser, User
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.utils.translation import gettext as _
@@ -23,7 +23,7 @@ PERMISSIONS: dict[Kind, str] = {
 """What one must be allowed to see to be told of it."""
 
 
-def visible_kinds(user: AbstractBaseUser | AnonymousUser) -> frozenset[Kind]:
+def visible_kinds(user: User | AnonymousUser) -> frozenset[Kind]:
     """The parts of a timeline that `user` may see."""
     return frozenset(kind for kind, permission in PERMISSIONS.items() if user.has_perm(permission))
 

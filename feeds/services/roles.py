@@ -53,6 +53,7 @@ _REPAIR = frozenset(
 _WORK_THE_INBOX = frozenset({"feeds.view_webhookevent", "feeds.reapply_webhook"})
 _SEE_CASES = frozenset({"feeds.view_case", "feeds.view_incident", "feeds.view_statusevent"})
 _WORK_CASES = _SEE_CASES | {"feeds.work_case", "feeds.release_incident"}
+_SEE_DRIFT = frozenset({"feeds.view_driftreport", "feeds.view_driftfinding"})
 _SEE_THE_SYSTEM = frozenset(
     {"feeds.view_auditentry", "feeds.view_heartbeat", "feeds.view_codatquota", "feeds.view_webhookevent"}
 )
@@ -62,12 +63,16 @@ _MANAGE_USERS = frozenset({"auth.add_user", "auth.change_user"})
 
 ROLES: dict[str, frozenset[str]] = {
     RELATIONSHIP_MANAGERS: _SEE_CUSTOMERS | _HAND_OVER_LINKS | _ONBOARD | {"feeds.rename_sourceaccount"},
-    SUPPORT: _SEE_CUSTOMERS | _HAND_OVER_LINKS | _REPAIR | _WORK_CASES | _WORK_THE_INBOX | _WATCH_OPERATIONS,
+    SUPPORT: (
+        _SEE_CUSTOMERS | _HAND_OVER_LINKS | _REPAIR | _WORK_CASES | _WORK_THE_INBOX | _WATCH_OPERATIONS | _SEE_DRIFT
+        | {"feeds.adopt_company"}
+    ),
     # Auditors see who did what, and neither change anything nor see a link or a whole account number.
-    COMPLIANCE_AUDITORS: _SEE_CUSTOMERS | _SEE_CASES | _SEE_THE_SYSTEM | _SEE_USERS,
+    COMPLIANCE_AUDITORS: _SEE_CUSTOMERS | _SEE_CASES | _SEE_DRIFT | _SEE_THE_SYSTEM | _SEE_USERS,
     ADMINISTRATORS: (
         _SEE_CUSTOMERS | _HAND_OVER_LINKS | _ONBOARD | _REPAIR | _WORK_CASES | _SEE_THE_SYSTEM | _SEE_USERS
-        | _MANAGE_USERS | _WORK_THE_INBOX | _WATCH_OPERATIONS | {"feeds.delete_company"}
+        | _MANAGE_USERS | _WORK_THE_INBOX | _WATCH_OPERATIONS | _SEE_DRIFT
+        | {"feeds.adopt_company", "feeds.delete_company"}
     ),
 }  # fmt: skip
 """Role name -> permission labels ("app.codename").

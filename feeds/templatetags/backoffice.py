@@ -29,6 +29,6 @@ def support_pictures() -> dict[str, Any]:
 
 
 @register.filter
-def tabs(chosen: ListFilter, changelist: ChangeList) -> list[dict[str, Any]]:
+def tabs(chosen: ListFilter, changelist: ChangeList) -> list[Any]:
     """The choices of a list's filter, to show them elsewhere than in the sidebar."""
     return list(chosen.choices(changelist))
