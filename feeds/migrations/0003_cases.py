@@ -94,11 +94,11 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name='case',
-            index=models.Index(condition=models.Q(('state', 'closed'), _negated=True), fields=['due_at', '-priority'], name='case_worklist'),
+            index=models.Index(condition=models.Q(('closed_at__isnull', True)), fields=['due_at', '-priority'], name='case_worklist'),
         ),
         migrations.AddIndex(
             model_name='case',
-            index=models.Index(condition=models.Q(('state', 'closed'), _negated=True), fields=['owner', 'due_at'], name='case_owner'),
+            index=models.Index(condition=models.Q(('closed_at__isnull', True)), fields=['owner', 'due_at'], name='case_owner'),
         ),
         migrations.AddIndex(
             model_name='case',
@@ -130,7 +130,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddConstraint(
             model_name='case',
-            constraint=models.UniqueConstraint(condition=models.Q(('state', 'closed'), _negated=True), fields=('connection',), name='case_one_open_per_connection'),
+            constraint=models.UniqueConstraint(condition=models.Q(('closed_at__isnull', True)), fields=('connection',), name='case_one_open_per_connection'),
         ),
         migrations.CreateModel(
             name='Mail',
@@ -147,7 +147,7 @@ class Migration(migrations.Migration):
                 ('html', models.TextField(verbose_name='HTML')),
                 ('state', models.CharField(choices=[('queued', 'Waiting'), ('sent', 'Sent'), ('failed', 'Failed'), ('held', 'Held by incident')], default='queued', max_length=8, verbose_name='state')),
                 ('attempts', models.PositiveSmallIntegerField(default=0, verbose_name='attempts')),
-                ('next_attempt_at', models.DateTimeField(verbose_name='next attempt')),
+                ('next_attempt_at', models.DateTimeField(blank=True, help_text='Empty when it is finished.', null=True, verbose_name='next attempt')),
                 ('sent_at', models.DateTimeField(blank=True, null=True, verbose_name='sent')),
                 ('error', models.TextField(blank=True, verbose_name='what went wrong')),
             ],
@@ -168,7 +168,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name='case',
-            index=models.Index(condition=models.Q(('state', 'snoozed')), fields=['snoozed_until'], name='case_snoozed'),
+            index=models.Index(condition=models.Q(('snoozed_until__isnull', False)), fields=['snoozed_until'], name='case_snoozed'),
         ),
         migrations.AddField(
             model_name='mail',
@@ -177,7 +177,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name='mail',
-            index=models.Index(condition=models.Q(('state', 'queued')), fields=['next_attempt_at'], name='mail_due'),
+            index=models.Index(condition=models.Q(('next_attempt_at__isnull', False)), fields=['next_attempt_at'], name='mail_due'),
         ),
         migrations.AddIndex(
             model_name='mail',
@@ -194,6 +194,10 @@ class Migration(migrations.Migration):
         migrations.AddConstraint(
             model_name='mail',
             constraint=models.CheckConstraint(condition=models.Q(('state__in', ['queued', 'sent', 'failed', 'held'])), name='mail_state_known'),
+        ),
+        migrations.AddConstraint(
+            model_name='mail',
+            constraint=models.CheckConstraint(condition=models.Q(models.Q(('next_attempt_at__isnull', False), ('state', 'queued')), models.Q(models.Q(('state', 'queued'), _negated=True), ('next_attempt_at__isnull', True)), _connector='OR'), name='mail_waits_while_queued'),
         ),
         migrations.AddConstraint(
             model_name='mail',

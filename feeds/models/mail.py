@@ -33,7 +33,9 @@ class Mail(TimeStamped):
     )
     state = models.CharField(_("state"), max_length=8, choices=MailState.choices, default=MailState.QUEUED)
     attempts = models.PositiveSmallIntegerField(_("attempts"), default=0)
-    next_attempt_at = models.DateTimeField(_("next attempt"))
+    next_attempt_at = models.DateTimeField(
+        _("next attempt"), null=True, blank=True, help_text=_("Empty when it is finished.")
+    )
     sent_at = models.DateTimeField(_("sent"), null=True, blank=True)
     error = models.TextField(_("what went wrong"), blank=True)
 
@@ -45,10 +47,15 @@ class Mail(TimeStamped):
         constraints: ClassVar = [
             models.CheckConstraint(condition=Q(kind__in=MailKind.values), name="mail_kind_known"),
             models.CheckConstraint(condition=Q(state__in=MailState.values), name="mail_state_known"),
+            models.CheckConstraint(
+                condition=Q(state=MailState.QUEUED, next_attempt_at__isnull=False)
+                | (~Q(state=MailState.QUEUED) & Q(next_attempt_at__isnull=True)),
+                name="mail_waits_while_queued",
+            ),
             models.UniqueConstraint(fields=["key"], condition=~Q(key=""), name="mail_key_unique"),
         ]
         indexes: ClassVar = [
-            models.Index(fields=["next_attempt_at"], name="mail_due", condition=Q(state=MailState.QUEUED)),
+            models.Index(fields=["next_attempt_at"], name="mail_due", condition=Q(next_attempt_at__isnull=False)),
             models.Index(fields=["case", "kind", "created_at"], name="mail_case"),
             models.Index(fields=["state", "-id"], name="mail_state"),
         ]

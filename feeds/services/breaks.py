@@ -57,11 +57,10 @@ def find(connection: Connection) -> Break | None:
     lost = connection.gone_at is not None
     if lost and _is_replaced(connection):
         return None
-    accounts = list(
-        SourceAccount.objects.filter(connection_id=connection.pk, gone_at__isnull=True)
-        .only("pk", "name", "status", "balance", "feed_start_date")
-        .order_by("pk")
-    )
+    offered = SourceAccount.objects.filter(connection_id=connection.pk).order_by("pk")
+    if not lost:  # else they went with it
+        offered = offered.filter(gone_at__isnull=True)
+    accounts = list(offered.only("pk", "name", "status", "balance", "feed_start_date"))
     statuses = {account.status for account in accounts}
     may_be_broken = lost or AccountStatus.DISCONNECTED in statuses
     was_connected = may_be_broken and _was_connected(connection, accounts)

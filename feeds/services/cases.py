@@ -264,12 +264,10 @@ def close(case: Case, outcome: str, actor: Actor, reason: str = "") -> None:
 def wake_snoozed() -> int:
     """Bring back cases whose time has come, to their owner or to the list of all; how many."""
     woken = 0
-    for case in Case.objects.filter(state=CaseState.SNOOZED, snoozed_until__lte=timezone.now()).order_by("pk"):
+    for case in Case.objects.filter(snoozed_until__lte=timezone.now()).order_by("pk"):
         with _locked(case, audit.current_actor()) as locked:
-            if locked.state != CaseState.SNOOZED or locked.snoozed_until is None:
-                continue
-            if locked.snoozed_until > timezone.now():
-                continue
+            if locked.snoozed_until is None or locked.snoozed_until > timezone.now():
+                continue  # somebody took it or snoozed it again meanwhile
             _move(locked, CaseState.TAKEN if _has_working_owner(locked) else CaseState.OPEN)
             locked.save(update_fields=["state", "snoozed_until", "updated_at"])
             _tell(locked, CaseEventKind.WOKE)
@@ -280,7 +278,7 @@ def wake_snoozed() -> int:
 # --- What people see -------------------------------------------------------------------------------------------------
 def worklist(which: Worklist, user: User) -> QuerySet[Case]:
     """Open cases, overdue first: the user's own, those nobody has, or all. Ready to show: no query for each row."""
-    cases = Case.objects.exclude(state=CaseState.CLOSED).select_related("company", "connection", "owner", "incident")
+    cases: QuerySet[Case] = Case.objects.open().select_related("company", "connection", "owner", "incident")
     if which == "mine":
         cases = cases.filter(owner=user)
     elif which == "unassigned":

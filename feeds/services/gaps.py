@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 
+from django.db.models import Q
 from django.utils import timezone, translation
 from django.utils.formats import date_format
 from django.utils.translation import gettext as _
@@ -90,13 +91,13 @@ class Gap:
 def gap(case: Case) -> Gap:
     """What is missing because of this case, for each account; days are counted in the bank's zone (`TIME_ZONE`)."""
     now = timezone.now()
-    accounts = SourceAccount.objects.filter(company_id=case.company_id, gone_at__isnull=True).order_by("pk")
-    # Of the whole company: an account may have been reconnected through another connection.
-    events = list(StatusEvent.objects.filter(company_id=case.company_id).order_by("pk"))
     found = breaks.find(case.connection)
     broken = {account.pk for account in found.accounts} if found else set()
+    # Of the whole company: an account may have been reconnected through another connection.
+    accounts = SourceAccount.objects.filter(Q(gone_at__isnull=True) | Q(pk__in=broken), company_id=case.company_id)
+    events = list(StatusEvent.objects.filter(company_id=case.company_id).order_by("pk"))
     gaps = []
-    for account in accounts:
+    for account in accounts.order_by("pk"):
         story = _of_case(silences(account.pk, events, case.connection_id), case)
         if not story and account.pk in broken:
             story = [Silence(seen_at=case.broke_at)]
@@ -146,8 +147,8 @@ def days_missing(story: Sequence[Silence], now: datetime) -> tuple[date, date] |
 def silences(account_id: int, events: Iterable[StatusEvent], connection_id: int) -> list[Silence]:
     """The account's breaks, oldest first, from its company's status changes, oldest first.
 
-    An account is silent from the moment it is `disconnected`, or its connection as a whole stands still while it was
-    connected, until it is seen connected on a connection that works.
+    An account is silent from the moment it is `disconnected`, or gone while it was connected, or its connection as a
+    whole stands still while it was connected, until it is seen connected on a connection that works.
     """
     found: list[Silence] = []
     status = ""
@@ -155,7 +156,8 @@ def silences(account_id: int, events: Iterable[StatusEvent], connection_id: int)
     stands_still = False
     for event in events:
         if event.account_id == account_id:
-            status = event.new
+            went_with_it = event.new == GONE and status == AccountStatus.CONNECTED
+            status = AccountStatus.DISCONNECTED if went_with_it else event.new
             if status == AccountStatus.CONNECTED:
                 connected_from = event.old_read_at
         elif event.account_id is None and event.connection_id == connection_id:

@@ -15,7 +15,6 @@ from feeds.models import AuditEntry, Case, CodatQuota, Company, Connection, Hear
 from feeds.states import (
     ONBOARDING_MEANINGS,
     AccountStatus,
-    CaseState,
     ConnectionStatus,
     Meaning,
     OnboardingState,
@@ -160,7 +159,7 @@ def _changes() -> QuerySet[AuditEntry]:
 
 
 def _cases(user: AbstractUser, now: datetime) -> Cases:
-    is_open = Case.objects.exclude(state=CaseState.CLOSED)
+    is_open = Case.objects.open()
     return Cases(
         mine=capped_count(is_open.filter(owner=user)),
         unassigned=capped_count(is_open.filter(owner__isnull=True)),

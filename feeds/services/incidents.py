@@ -23,7 +23,7 @@ from feeds.audit import Actor
 from feeds.models import Case, CaseEvent, Incident, Mail
 from feeds.services import outbox
 from feeds.services.errors import Refused
-from feeds.states import CaseEventKind, CaseState, MailKind, MailState
+from feeds.states import CaseEventKind, MailKind, MailState
 
 NAMED_IN_MAIL = 50
 """Cases a mail lists by name."""
@@ -95,11 +95,11 @@ def _join(incident: Incident) -> None:
 
 def _hold(incident: Incident) -> None:
     """Mails about its cases that no worker has in its hands are not sent; the summary tells instead."""
-    waiting = Mail.objects.filter(
-        case__in=incident.cases.all(), state=MailState.QUEUED, next_attempt_at__lte=timezone.now()
-    )
+    waiting = Mail.objects.filter(case__in=incident.cases.all(), next_attempt_at__lte=timezone.now())
     held = list(waiting.select_for_update(skip_locked=True).values_list("pk", "case_id"))
-    Mail.objects.filter(pk__in=[pk for pk, _case in held]).update(state=MailState.HELD, updated_at=timezone.now())
+    Mail.objects.filter(pk__in=[pk for pk, _case in held]).update(
+        state=MailState.HELD, next_attempt_at=None, updated_at=timezone.now()
+    )
     _tell([case_id for _pk, case_id in held if case_id], CaseEventKind.HELD, str(incident))
 
 
@@ -127,7 +127,7 @@ def _announce(incident: Incident) -> None:
 def _summarise(incident: Incident) -> None:
     """One mail to the team and to every owner of a case that is still open."""
     cases = Case.objects.filter(incident=incident)
-    broken = cases.exclude(state=CaseState.CLOSED)
+    broken = cases.open()
     owners = broken.filter(owner__is_active=True).exclude(owner__email="").values_list("owner__email", flat=True)
     counts = {"count": cases.count(), "open_count": broken.count()}
     outbox.put(

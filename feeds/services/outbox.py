@@ -71,7 +71,7 @@ def page_of(row: Case | Incident) -> str:
 def send_due() -> int:
     """Send what is due; how many went out. One that fails never stops the rest."""
     deadline = time.monotonic() + BUDGET
-    due = Mail.objects.filter(state=MailState.QUEUED, next_attempt_at__lte=timezone.now()).order_by("pk")
+    due = Mail.objects.filter(next_attempt_at__lte=timezone.now()).order_by("next_attempt_at", "pk")
     sent = 0
     for mail in due[:500]:
         if time.monotonic() > deadline:
@@ -90,10 +90,10 @@ def prune(*, older_than: timedelta) -> int:
 def _claim(mail: Mail) -> bool:
     """Take the mail for a while; False when another worker was first, or when it was tried often enough."""
     now = timezone.now()
-    mine = Mail.objects.filter(pk=mail.pk, state=MailState.QUEUED, next_attempt_at=mail.next_attempt_at)
+    mine = Mail.objects.filter(pk=mail.pk, next_attempt_at=mail.next_attempt_at)
     if mail.attempts >= MAX_ATTEMPTS:
         log.error("mail_given_up", mail=mail.pk)
-        mine.update(state=MailState.FAILED, updated_at=now)
+        mine.update(state=MailState.FAILED, next_attempt_at=None, updated_at=now)
         return False
     return bool(mine.update(attempts=mail.attempts + 1, next_attempt_at=now + CLAIM, updated_at=now))
 
@@ -113,7 +113,9 @@ def _send(mail: Mail) -> bool:
         return False
     now = timezone.now()
     with transaction.atomic():
-        Mail.objects.filter(pk=mail.pk).update(state=MailState.SENT, sent_at=now, error="", updated_at=now)
+        Mail.objects.filter(pk=mail.pk).update(
+            state=MailState.SENT, sent_at=now, next_attempt_at=None, error="", updated_at=now
+        )
         if mail.case_id is not None:
             CaseEvent.objects.create(
                 case_id=mail.case_id, kind=CaseEventKind.NOTIFIED, text=mail.subject, actor_name="system", at=now

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feeds.models import Case, Connection, SourceAccount, StatusEvent
-from feeds.services import cases, gaps
+from feeds.services import cases, gaps, mirror
 from feeds.services.gaps import AccountGap, Gap, Silence, days_missing, missing, silences
 from feeds.states import SeenBy
 from tests.factories import ConnectionFactory, SourceAccountFactory
@@ -139,9 +139,9 @@ def test_silences_are_read_from_status_changes(events: list[StatusEvent], expect
 
 
 def test_an_account_connected_through_a_new_connection_is_silent_no_more() -> None:
-    events = [change("connected", 20), change("gone", 5, before=6, account=None)]
+    events = [change("connected", 20), change("gone", 5, before=6), change("gone", 5, before=6, account=None)]
     events += [change("pending", 4), change("connected", 2, before=3)]
-    for event in events[2:]:
+    for event in events[3:]:
         event.connection_id = 10
     assert [silence.reconnected_at for silence in silences(1, events, 9)] == [days(2)]
 
@@ -269,6 +269,18 @@ def test_a_case_without_status_changes_counts_from_the_break(feed: Connection) -
     cases.observe(feed)
     case = Case.objects.get()
     assert gaps.gap(case).from_date == timezone.localdate(case.broke_at - 10 * DAY)
+
+
+def test_accounts_that_went_with_their_company_are_named(feed: Connection) -> None:
+    now = timezone.now()
+    for row in (*feed.source_accounts.all(), feed):
+        mirror.mark_gone(row)
+    cases.observe(Connection.objects.get())
+    assert Case.objects.get().accounts_broken == 2
+    found = gaps.gap(Case.objects.get())
+    assert [account.name for account in found.accounts] == ["Operating", "Savings"]
+    assert found.from_date is not None
+    assert found.from_date <= timezone.localdate(now)
 
 
 def test_when_quickbooks_takes_back_everything_nothing_is_named(feed: Connection) -> None:
