@@ -33,8 +33,9 @@ from backoffice.logs import logging_config
 from feeds import queue
 from feeds.audit import Actor
 from feeds.codat.errors import CodatError
-from feeds.models import Company, Connection, SourceAccount
+from feeds.models import Company, Connection, SourceAccount, WebhookEvent
 from feeds.services import accounts, connections, credentials, links, onboarding, sync
+from tests import webhooks
 from tests.factories import PASSWORD, CompanyFactory, SourceAccountFactory, UserFactory
 from tests.sandbox_process import SandboxProcess
 
@@ -203,6 +204,8 @@ def everything_done_once(kept: Kept, codat: SandboxProcess, drain: Drain, client
     accounts.rename(account, name="Renamed", actor=actor)
     drain()
     codat.connect(Company.objects.get().codat_id, connection.codat_id)
+    receive_a_webhook(kept, client)
+    drain()
     sync.refresh_company(Company.objects.get(), actor=actor)
     accounts.disconnect(account, actor=actor, reason="closed")
     connections.unlink(Connection.objects.get(), actor=actor, reason="moved bank")
@@ -213,6 +216,20 @@ def everything_done_once(kept: Kept, codat: SandboxProcess, drain: Drain, client
     with pytest.raises(CodatError):
         refused_by_codat(codat, connection, actor)
     kept.shown["command"] = output_of_the_command()
+
+
+def receive_a_webhook(kept: Kept, client: Client) -> None:
+    """As Codat words them: with the customer's link and an account number; one is signed by somebody else."""
+    details = {
+        "connection": {"linkUrl": Connection.objects.get().link_url},
+        "sourceAccount": {"accountNumber": NUMBERS[0]},
+    }
+    event = webhooks.envelope("connection.connected", Company.objects.get().codat_id, **details)
+    assert webhooks.post(client, event).status_code == 204
+    assert webhooks.post(client, event, secret=webhooks.OTHER_SECRET).status_code == 401
+    stored = WebhookEvent.objects.get()
+    url = reverse("admin:feeds_webhookevent_change", args=[stored.pk])
+    kept.shown[url] = client.get(url).content.decode()
 
 
 def look_at_the_screens(kept: Kept, client: Client, company: Company) -> None:
@@ -251,6 +268,7 @@ def secrets_of(kept: Kept, codat: SandboxProcess) -> dict[str, str]:
         "encoded API key": base64.b64encode(key.encode()).decode(),
         "secret key": django_settings.SECRET_KEY,
         "password": PASSWORD,
+        "webhook secret": codat.webhook_secret.removeprefix("whsec_"),
         **{f"account number {number}": number for number in NUMBERS},
     }
 
