@@ -309,7 +309,7 @@ def playbook(cause: str) -> tuple[str, ...]:
 @contextmanager
 def _locked(case: Case, actor: Actor, reason: str = "") -> Iterator[Case]:
     """The case's row, locked; what is saved inside is the actor's, for that reason."""
-    with audit.acting(replace(actor, reason=reason.strip())), transaction.atomic():
+    with audit.acting(replace(actor, reason=reason.strip() or actor.reason)), transaction.atomic():
         yield (
             Case.objects.select_for_update(of=("self",))
             .select_related("company", "connection", "owner")

@@ -52,7 +52,7 @@ def release(incident: Incident, actor: Actor, note: str = "") -> None:
 
     Raises Refused when it is released already.
     """
-    with audit.acting(replace(actor, reason=note.strip())), transaction.atomic():
+    with audit.acting(replace(actor, reason=note.strip() or actor.reason)), transaction.atomic():
         incident = Incident.objects.select_for_update().get(pk=incident.pk)
         if incident.released_at is not None:
             raise Refused(_("This incident is released already."))

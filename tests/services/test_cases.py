@@ -564,6 +564,14 @@ def test_the_worklist_and_its_next_steps_take_one_query(django_assert_num_querie
     assert len(rows) == 5
 
 
+@pytest.mark.skipif(database.vendor != "sqlite", reason="PostgreSQL reads small tables whole")
+def test_the_worklist_is_read_in_the_order_of_its_index() -> None:
+    user = UserFactory()
+    assert "case_worklist" in cases.worklist("all", user)[:50].explain()
+    assert "TEMP B-TREE" not in cases.worklist("all", user)[:50].explain()
+    assert "case_owner" in cases.worklist("mine", user)[:50].explain()
+
+
 def test_the_next_step_follows_state_and_cause() -> None:
     case, support = make_case(), agent()
     assert cases.next_step(case) == "Take it."
