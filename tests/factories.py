@@ -200,7 +200,7 @@ class CaseFactory(DjangoModelFactory[Case]):
     broke_at = factory.SelfAttribute("opened_at")
     checked_at = factory.LazyFunction(timezone.now)
     due_at = factory.LazyAttribute(lambda case: case.opened_at + timedelta(days=1))
-    what_is_broken = "Operating account"
+    what_is_broken = "disconnected: Operating account"
     accounts_broken = 1
 
     @factory.post_generation
@@ -209,7 +209,7 @@ class CaseFactory(DjangoModelFactory[Case]):
         broken = SourceAccountFactory(
             company=self.company,
             connection=self.connection,
-            name=name or self.what_is_broken,
+            name=name or "Operating account",
             status=AccountStatus.DISCONNECTED,
             read_at=self.opened_at,
         )

@@ -8,8 +8,9 @@ Every list must stay quick at a million rows, so a list here
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
@@ -218,11 +219,26 @@ def moment(at: datetime | None) -> SafeString:
 
 
 def since(at: datetime | None) -> SafeString:
-    """How long ago, in words, with the exact time in the staff member's zone to hover over; a dash for never."""
+    """How long it has been, in words, with the exact time in the staff member's zone to hover over; a dash for none."""
+    return EMPTY if at is None else _told(at, timesince(at, depth=1))
+
+
+def ago(at: datetime | None) -> SafeString:
+    """As `since`, of something that was done: "7 minutes ago", "just now"."""
     if at is None:
         return EMPTY
+    is_recent = timezone.now() - at < timedelta(minutes=1)
+    return _told(at, _("just now") if is_recent else _("%s ago") % timesince(at, depth=1))
+
+
+def _told(at: datetime, words: str) -> SafeString:
     exact = date_format(timezone.localtime(at), "Y-m-d H:i:s T")
-    return format_html('<time datetime="{}" title="{}">{}</time>', at.isoformat(), exact, timesince(at, depth=1))
+    return format_html('<time datetime="{}" title="{}">{}</time>', at.isoformat(), exact, words)
+
+
+def named(company: Company) -> SafeString:
+    """A company's legal name and, quieter, its customer number."""
+    return format_html('{} <span class="quiet nowrap">{}</span>', company.legal_name, company.customer_number)
 
 
 def time_column(field: str, label: str | _StrPromise) -> Callable[[Any, Any], SafeString]:
@@ -268,6 +284,11 @@ def link_to(obj: Model | None, label: Text | None = None) -> SafeString:
 def change_url(obj: Model) -> str:
     """Address of the object's screen."""
     return reverse(f"admin:{obj._meta.app_label}_{obj._meta.model_name}_change", args=[obj.pk])
+
+
+def json_block(value: object) -> SafeString:
+    """JSON, indented; the keyboard reaches it, because a narrow screen has to scroll it."""
+    return format_html('<pre tabindex="0">{}</pre>', json.dumps(value, indent=2, ensure_ascii=False))
 
 
 def withdraw(app_label: str, *models: type[Model]) -> None:

@@ -16,6 +16,7 @@ from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
+from django.utils.text import capfirst
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
@@ -25,8 +26,10 @@ from feeds.admin.base import (
     SEARCH_BY_COMPANY,
     MirrorAdmin,
     PersonField,
+    ago,
     link_to,
     moment,
+    named,
     person,
     since,
     status_pill,
@@ -37,7 +40,7 @@ from feeds.admin.timelines import visible_kinds
 from feeds.audit import current_actor
 from feeds.models import Case, Connection
 from feeds.services import cases, gaps, timeline
-from feeds.states import CASE_RIGHTS, CaseCause, CaseOutcome, Language, Meaning, Text, Tone
+from feeds.states import CASE_RIGHTS, CaseCause, CaseOutcome, CaseState, Language, Meaning, Text, Tone
 
 OVERDUE = Meaning(gettext_lazy("overdue"), Tone.BAD, gettext_lazy("It should have been settled by now."))
 TIMELINE_ENTRIES = 30
@@ -211,7 +214,7 @@ class CaseAdmin(ActionsAdmin[Case], MirrorAdmin[Case]):
     def get_list_display(self, request: HttpRequest) -> tuple[str, ...]:
         """Who may work cases takes one with one click; others see who has it."""
         owner = "owner_or_take" if request.user.has_perm(WORK) else "owner_name"
-        return ("customer", "what", "age", "checked", owner, "part_of")
+        return ("customer", "what", owner, "age", "checked", "part_of")
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         """The worklist."""
@@ -219,8 +222,7 @@ class CaseAdmin(ActionsAdmin[Case], MirrorAdmin[Case]):
 
     @admin.display(description=gettext_lazy("customer"))
     def customer(self, case: Case) -> SafeString:
-        name, number = case.company.legal_name, case.company.customer_number
-        return format_html('{} <span class="quiet nowrap">{}</span>', name, number)
+        return named(case.company)
 
     @admin.display(description=gettext_lazy("what is broken, next step"))
     def what(self, case: Case) -> SafeString:
@@ -233,7 +235,7 @@ class CaseAdmin(ActionsAdmin[Case], MirrorAdmin[Case]):
 
     @admin.display(description=gettext_lazy("last checked"))
     def checked(self, case: Case) -> SafeString:
-        return since(case.checked_at)
+        return ago(case.checked_at)
 
     @admin.display(description=gettext_lazy("owner"))
     def owner_name(self, case: Case) -> SafeString | str:
@@ -276,7 +278,12 @@ class CaseAdmin(ActionsAdmin[Case], MirrorAdmin[Case]):
     def _page(self, request: HttpRequest, case: Case) -> dict[str, Any]:
         """What `admin/feeds/case/change_form.html` renders."""
         gap = gaps.gap(case)
-        buttons = [button for button in self.action_buttons(request, case) if not button.unavailable]
+        is_mine = case.state == CaseState.TAKEN and case.owner_id == request.user.pk
+        buttons = [
+            button
+            for button in self.action_buttons(request, case)
+            if not button.unavailable and not (is_mine and button.name == "take")
+        ]
         return {
             "title": _("Case"),
             "subtitle": str(case),
@@ -285,7 +292,7 @@ class CaseAdmin(ActionsAdmin[Case], MirrorAdmin[Case]):
             "next_step": cases.next_step(case),
             "owner": person(case.owner),
             "link": link_meaning(case.connection),
-            "connection_label": Connection._meta.verbose_name,
+            "connection_label": capfirst(Connection._meta.verbose_name),
             "accounts": list(case.connection.source_accounts.filter(gone_at__isnull=True).order_by("pk")),
             "buttons": buttons,
             "gap": gap,
@@ -301,7 +308,7 @@ class CaseAdmin(ActionsAdmin[Case], MirrorAdmin[Case]):
 
         def place(button: ActionButton) -> tuple[int, bool]:
             if button.name == "take":
-                return (len(playbook), False) if obj.owner_id == request.user.pk else (-1, False)
+                return -1, False
             leader = self.playbook_neighbours.get(button.name, button.name)
             return playbook.index(leader), leader != button.name
 

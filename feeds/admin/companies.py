@@ -23,7 +23,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from feeds.admin.actions import ActionsAdmin, Secret, list_action, object_action, report
-from feeds.admin.base import SEARCH_BY_COMPANY, as_of, change_url, person, status_pill
+from feeds.admin.base import SEARCH_BY_COMPANY, as_of, change_url, named, person, status_pill
 from feeds.admin.connections import link_secret, no_live_link
 from feeds.admin.timelines import timeline_page
 from feeds.audit import current_actor
@@ -326,7 +326,7 @@ class CompanyAdmin(ActionsAdmin[Company]):
 
     @admin.display(description=gettext_lazy("company"))
     def name_and_number(self, company: Company) -> SafeString:
-        return format_html('{} <span class="quiet nowrap">{}</span>', company.legal_name, company.customer_number)
+        return named(company)
 
     @admin.display(description=gettext_lazy("onboarding"))
     def onboarding_pill(self, company: Company) -> SafeString:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from django import forms
@@ -31,6 +32,16 @@ BROKEN_OFF = Meaning(
     gettext_lazy("Codat could not be read to the end: what is missing is not known."),
 )
 COMPLETE = Meaning(gettext_lazy("complete"), Tone.GOOD, gettext_lazy("Every company in Codat was compared."))
+
+NEXT_STEPS: dict[DriftKind, Text] = {
+    DriftKind.MISSING_HERE: gettext_lazy("Somebody made them in the Codat Portal. Adopt those that are customers."),
+    DriftKind.MISSING_THERE: gettext_lazy(
+        "Somebody deleted them in the Codat Portal. Ask who, then onboard them anew."
+    ),
+    DriftKind.RENAMED: gettext_lazy("Correct the legal name here, or the name in the Codat Portal."),
+    DriftKind.STATUS: gettext_lazy("Open the company and press Refresh status."),
+    DriftKind.ACCOUNTS: gettext_lazy("Open the company and press Refresh status; then compare its accounts."),
+}
 
 
 class AdoptForm(forms.Form):
@@ -95,11 +106,20 @@ def _state(report: DriftReport) -> Meaning:
     return COMPLETE if report.finished_at else UNDER_WAY
 
 
-def _groups(report: DriftReport) -> list[tuple[str, list[DriftFinding]]]:
-    """The differences of each kind, at most `ROWS` of one; kinds without any are left out."""
+@dataclass(frozen=True)
+class Group:
+    """The differences of one kind, and what to do about them."""
+
+    kind: DriftKind
+    next_step: Text
+    findings: list[DriftFinding]
+
+
+def _groups(report: DriftReport) -> list[Group]:
+    """At most `ROWS` differences of each kind; kinds without any are left out."""
     found = DriftFinding.objects.filter(report=report).select_related("company").order_by("pk")
-    groups = [(str(kind.label), list(found.filter(kind=kind)[:ROWS])) for kind in DriftKind]
-    return [(label, findings) for label, findings in groups if findings]
+    groups = [Group(kind, NEXT_STEPS[kind], list(found.filter(kind=kind)[:ROWS])) for kind in DriftKind]
+    return [group for group in groups if group.findings]
 
 
 @admin.register(DriftFinding)
@@ -115,6 +135,10 @@ class DriftFindingAdmin(ActionsAdmin[DriftFinding], MirrorAdmin[DriftFinding]):
 
     adopted = time_column("adopted_at", gettext_lazy("adopted"))
     company_link = link_column("company", gettext_lazy("company"))
+
+    def has_module_permission(self, request: HttpRequest) -> bool:
+        """Reached from its report: the sidebar has one entry for drift."""
+        return False
 
     @admin.display(description=gettext_lazy("report"))
     def in_report(self, finding: DriftFinding) -> SafeString:

@@ -5,9 +5,18 @@ from __future__ import annotations
 from django.contrib import admin
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
+from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from feeds.admin.base import SEARCH_BY_COMPANY, MirrorAdmin, link_column, status_explained, status_pill, time_column
+from feeds.admin.base import (
+    SEARCH_BY_COMPANY,
+    MirrorAdmin,
+    link_column,
+    named,
+    status_explained,
+    status_pill,
+    time_column,
+)
 from feeds.models import StatusEvent
 
 
@@ -33,8 +42,8 @@ class StatusEventAdmin(MirrorAdmin[StatusEvent]):
 
     @admin.display(description=gettext_lazy("of"))
     def about(self, event: StatusEvent) -> SafeString:
-        part = event.account.name if event.account else event._meta.get_field("connection").verbose_name
-        return format_html('{}<br><span class="quiet">{}</span>', event.company, part)
+        part = event.account.name if event.account else _("Connection")
+        return format_html('{}<br><span class="quiet">{}</span>', named(event.company), part)
 
     @admin.display(description=gettext_lazy("change"))
     def change(self, event: StatusEvent) -> SafeString:

@@ -21,6 +21,7 @@ from django.utils.formats import date_format
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
+from feeds import audit
 from feeds.models import AuditEntry, CaseEvent, Company, Connection, Operation, StatusEvent
 from feeds.states import SILENT_DAYS, AccountStatus, CaseEventKind, ConnectionStatus, OperationKind, Text, Tone
 
@@ -173,6 +174,11 @@ def _each(show: Callable[[Any, Place], Entry]) -> Callable[[Sequence[Any], Calla
     return lambda rows, place: [show(row, place(row)) for row in rows]
 
 
+def _source(who: str, source: str) -> str:
+    """From where somebody acted; a service's name says it already."""
+    return "" if source == audit.Actor.service(who).source else source
+
+
 # --- Status changes -------------------------------------------------------------------------------------------------
 _REFERENCE = "operation "
 """How a status change names the ledger row whose reading showed it (`services.onboarding`)."""
@@ -207,7 +213,7 @@ def _operation_number(event: StatusEvent) -> int | None:
 
 def _status_entry(event: StatusEvent, place: Place, shown_by: Operation | None) -> Entry:
     meaning = event.new_meaning
-    how = [str(event.get_seen_by_display()), str(shown_by) if shown_by else event.reference]
+    seen_by = ": ".join(filter(None, (str(event.get_seen_by_display()), str(shown_by or event.reference))))
     return Entry(
         place,
         Kind.STATUS,
@@ -220,7 +226,7 @@ def _status_entry(event: StatusEvent, place: Place, shown_by: Operation | None) 
         },
         text=_explain(event, shown_by),
         next_step=str(meaning.next_step),
-        how=": ".join(filter(None, how)),
+        how=_("Seen by %s") % seen_by,
         about=shown_by,
     )
 
@@ -254,7 +260,7 @@ def _asked_entry(operation: Operation, place: Place) -> Entry:
         title=_("%s: asked for") % _named(operation),
         text=operation.reason,
         who=operation.requested_by_name,
-        how=operation.source,
+        how=_source(operation.requested_by_name, operation.source),
         about=operation,
     )
 
@@ -297,7 +303,7 @@ def _shown_entry(shown: AuditEntry, place: Place) -> Entry:
         title=_("The customer's link was shown"),
         text=shown.reason,
         who=shown.actor_name,
-        how=shown.source,
+        how=_source(shown.actor_name, shown.source),
     )
 
 

@@ -9,7 +9,7 @@ from django.contrib.admin import ListFilter
 from django.contrib.admin.views.main import ChangeList
 
 from feeds.admin import pictures
-from feeds.admin.base import as_of, change_url, moment, person, since, status_pill
+from feeds.admin.base import as_of, change_url, moment, named, person, since, status_pill
 from feeds.banking import mask
 
 register = template.Library()
@@ -18,6 +18,7 @@ register.filter("as_of", as_of)
 register.filter("moment", moment)
 register.filter("since", since)
 register.filter("person", person)
+register.filter("named", named)
 register.filter("change_url", change_url)
 register.filter("masked", mask)
 

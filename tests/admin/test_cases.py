@@ -183,7 +183,7 @@ class TestWorklist:
         )
         page = browser().get(LIST).content.decode()
         row = page[page.index("Payroll account") - 2000 : page.index("Payroll account") + 2000]
-        for text in (case.company.customer_number, "3\xa0days", "7\xa0minutes", "Kim Lee", cases.next_step(case)):
+        for text in (case.company.customer_number, "3\xa0days", "7\xa0minutes ago", "Kim Lee", cases.next_step(case)):
             assert text in row
         assert reverse("admin:feeds_incident_change", args=[incident.pk]) in row
 
@@ -336,7 +336,7 @@ class TestCasePage:
             case.company.contact_email,
             "1,234.50",
             "QuickBooks stopped asking",
-            "for the 3th time",
+            "3 times since",
             "Unlinked",
             "disconnected",
             "as of",
@@ -365,10 +365,9 @@ class TestCasePage:
         names = [button.name for button in client.get(page_of(case)).context["buttons"]]
         order = [name.replace("_", "-") for name in CASE_PLAYBOOKS[cause]]
         assert [name for name in names if name in order] == order
-        assert set(names) == set(BY_NAME)
+        assert set(names) == BY_NAME.keys() - {"take"}
         assert names.index("show-link") == names.index("refresh-link") + 1
         assert names.index("set-cause") == names.index("note") + 1
-        assert names[-1] == "take"
 
     def test_a_case_that_is_not_mine_is_taken_first(self) -> None:
         client = browser("feeds.work_case", "feeds.refresh_company")

@@ -75,7 +75,7 @@ class TestStatus:
         entry = next(it for it in timeline.of_company(event.company).entries if it.kind == Kind.STATUS)
         assert "on or before" not in entry.text
         assert "Done from here, by a person." in entry.text
-        assert (entry.how, entry.about) == (f"action: {operation}", operation)
+        assert (entry.how, entry.about) == (f"Seen by action: {operation}", operation)
 
     def test_what_a_refreshed_link_showed_was_silent(self) -> None:
         operation = OperationFactory(kind=OperationKind.REFRESH_LINK)
@@ -86,9 +86,9 @@ class TestStatus:
     @pytest.mark.parametrize(
         ("seen_by", "reference", "how"),
         [
-            (SeenBy.POLL, "", "poll"),
-            (SeenBy.WEBHOOK, "msg_2b", "webhook: msg_2b"),
-            (SeenBy.ACTION, "operation 999", "action: operation 999"),
+            (SeenBy.POLL, "", "Seen by poll"),
+            (SeenBy.WEBHOOK, "msg_2b", "Seen by webhook: msg_2b"),
+            (SeenBy.ACTION, "operation 999", "Seen by action: operation 999"),
         ],
     )
     def test_it_says_how_the_change_was_seen(self, seen_by: str, reference: str, how: str) -> None:
