@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 from django.contrib import admin
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest
@@ -11,7 +9,16 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy
 
-from feeds.admin.base import EMPTY, MirrorAdmin, link_column, moment, status_explained, status_pill, time_column
+from feeds.admin.base import (
+    EMPTY,
+    MirrorAdmin,
+    json_block,
+    link_column,
+    moment,
+    status_explained,
+    status_pill,
+    time_column,
+)
 from feeds.models import Operation
 
 LONGEST_ID = 18
@@ -74,4 +81,4 @@ class OperationAdmin(MirrorAdmin[Operation]):
 
     @admin.display(description=gettext_lazy("payload (redacted)"))
     def payload_text(self, operation: Operation) -> SafeString:
-        return format_html("<pre>{}</pre>", json.dumps(operation.payload, indent=2, ensure_ascii=False))
+        return json_block(operation.payload)

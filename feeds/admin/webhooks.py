@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from django.contrib import admin
@@ -16,6 +15,7 @@ from feeds.admin.actions import ActionsAdmin, list_action, object_action
 from feeds.admin.base import (
     EMPTY,
     MirrorAdmin,
+    json_block,
     link_column,
     status_explained,
     status_pill,
@@ -80,7 +80,7 @@ class WebhookAdmin(ActionsAdmin[WebhookEvent], MirrorAdmin[WebhookEvent]):
 
     @admin.display(description=gettext_lazy("body (redacted)"))
     def body_text(self, event: WebhookEvent) -> SafeString:
-        return format_html("<pre>{}</pre>", json.dumps(event.body, indent=2, ensure_ascii=False))
+        return json_block(event.body)
 
     @object_action(
         "apply-again",

@@ -130,11 +130,16 @@ class Senders:
 
 @dataclass
 class Mix:
-    """Turns the events of the stand-in into deliveries: some twice, some forged, none in order."""
+    """Turns the events of the stand-in into deliveries: some twice, some forged, none in order.
 
-    duplicates: int
+    `deliveries` in all, `forged` of them. The duplicates are what is missing after the events themselves.
+    """
+
+    deliveries: int
     forged: int
     randomness: random.Random
+    duplicates: int = 0
+    forgeries: int = 0
     held: list[Delivery] = field(default_factory=list)
     known: list[Delivery] = field(default_factory=list)
 
@@ -142,11 +147,16 @@ class Mix:
         """The deliveries of one round. `share`: part of all duplicates and forgeries that comes with it."""
         fresh = [Delivery(event["id"], json.dumps(event).encode()) for event in events]
         self.known += fresh
-        again = self.randomness.choices(self.known, k=round(self.duplicates * share))
+        genuine = self.deliveries - self.forged
+        missing = genuine - len(self.known) - self.duplicates
+        again = self.randomness.choices(self.known, k=missing if last else round(genuine * DUPLICATES * share))
+        self.duplicates += len(again)
+        forgeries = self.forged - self.forgeries if last else round(self.forged * share)
         forged = [
             Delivery(f"forged-{self.randomness.random()}", delivery.body, FORGER)
-            for delivery in self.randomness.choices(fresh, k=round(self.forged * share))
+            for delivery in self.randomness.choices(fresh, k=forgeries)
         ]
+        self.forgeries += forgeries
         ready = self.held + fresh + again + forged
         self.randomness.shuffle(ready)
         keep = 0 if last else int(len(ready) * HELD_BACK)
@@ -230,11 +240,10 @@ class Web:
 
 def _measure(sandbox: SandboxProcess, url: str, deliveries: int) -> dict[str, Any]:
     forged = round(deliveries * FORGED)
-    genuine = deliveries - forged
-    unique = round(genuine * (1 - DUPLICATES))
+    unique = (deliveries - forged) * (1 - DUPLICATES)
     sandbox.control("POST", "seed", {"companies": round(unique / EVENTS_EACH), "accounts": 2, "linked": False})
     companies = _mirror_companies(sandbox)
-    mix = Mix(genuine - unique, forged, random.Random(7))  # noqa: S311 - the same mix each time
+    mix = Mix(deliveries, forged, random.Random(7))  # noqa: S311 - the same mix each time
     senders = Senders(url)
     started = time.perf_counter()
     senders.start()
@@ -335,12 +344,11 @@ def _figures(
     statuses = Counter(status for status, _taken in answers)
     bad = inbox.lag().bad_signatures_today
     equal = twins.here() == twins.there(sandbox)
-    genuine = len(answers) - mix.forged
     return {
         "database": connection.vendor,
         "deliveries": len(answers),
         "unique": len(mix.known),
-        "duplicates": genuine - len(mix.known),
+        "duplicates": mix.duplicates,
         "forged": mix.forged,
         "answers": {str(status): count for status, count in sorted(statuses.items())},
         "answer_p50_ms": _milliseconds(seconds, 50),
@@ -360,7 +368,7 @@ def _figures(
         "end_state_equal": equal,
         "well": (
             max(seconds) < ANSWER_WITHIN
-            and statuses == Counter({204: genuine, 401: mix.forged})
+            and statuses == Counter({204: mix.deliveries - mix.forged, 401: mix.forged})
             and len(rows) == len(applied) == len(mix.known)
             and bad == mix.forged
             and equal
