@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,13 +17,14 @@ from prometheus_client.samples import Sample
 from pytest_django.fixtures import Settings
 
 from feeds import queue
-from feeds.models import Case, CodatQuota, DriftFinding, DriftReport, Heartbeat, Incident
+from feeds.models import Case, CodatQuota, DriftFinding, DriftReport, Heartbeat, Incident, WebhookEvent
 from feeds.services import figures, health
 from feeds.states import CaseState, DriftKind, OperationState
 from tests.factories import ConnectionFactory, OperationFactory
 
 pytestmark = pytest.mark.django_db
 
+ROOT = Path(__file__).resolve().parent.parent
 TOKEN = "an-invented-token-of-forty-characters-xx"
 
 
@@ -172,3 +175,19 @@ def test_a_scrape_takes_the_same_number_of_queries_however_many_rows_there_are()
 def test_the_probe_still_answers(client: Client) -> None:
     answer = client.get("/readyz")
     assert set(answer.json()) == {"ok", "database", "migrations", "worker", "queue", "last_good_poll"}
+
+
+def test_every_series_is_in_the_manual_and_the_other_way_round() -> None:
+    now = timezone.now()
+    for name in (health.WORKER, health.POLL, health.FIGURES):
+        Heartbeat.objects.create(name=name, beat_at=now)
+    CodatQuota.objects.create(limit=10, remaining=5, resets_at=now + timedelta(hours=1), read_at=now)
+    DriftReport.objects.create(started_at=now, finished_at=now)
+    WebhookEvent.objects.create(webhook_id="msg_1", event_type="connection.connected")
+    queue.enqueue(queue.HEARTBEAT)
+    figures.record_day()
+    manual = (ROOT / "docs" / "operations.md").read_text()
+    # "`bankfeeds_codat_calls_limit`, `_remaining`" names two series.
+    for stem, tail in re.findall(r"`(bankfeeds_codat_calls)_limit`((?:, `_\w+`)+)", manual):
+        manual += " ".join(stem + end for end in re.findall(r"_\w+", tail))
+    assert {sample.name for sample in samples()} == set(re.findall(r"bankfeeds_\w+", manual))

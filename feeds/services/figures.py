@@ -19,7 +19,7 @@ from django.utils import timezone
 
 from feeds.models import Case, Connection, DailyFigure
 from feeds.services import health
-from feeds.states import CaseOutcome, CaseState, ConnectionStatus
+from feeds.states import CaseOutcome, ConnectionStatus
 
 HISTORY_DAYS = 30
 REPAIR_WEEKS = 13
@@ -119,7 +119,7 @@ def broken_by_age(now: datetime) -> list[AgeGroup]:
         if oldest is not None:
             inside &= Q(broke_at__gt=now - timedelta(days=oldest))
         counts[f"group_{index}"] = Count("pk", filter=inside)
-    found = Case.objects.filter(~Q(state=CaseState.CLOSED), recovered_at__isnull=True).aggregate(**counts)
+    found = Case.objects.open().filter(recovered_at__isnull=True).aggregate(**counts)
     return [AgeGroup(youngest or 0, oldest, found[f"group_{index}"]) for index, (youngest, oldest) in enumerate(groups)]
 
 

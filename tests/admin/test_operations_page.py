@@ -98,9 +98,7 @@ def make_case(*, connection: Connection | None = None, **changes: Any) -> Case:
 
 def make_mail(state: MailState) -> Mail:
     """A mail to staff."""
-    return Mail.objects.create(
-        kind=MailKind.BROKE, to="robin@bank.example", subject="Feed broke", state=state, next_attempt_at=timezone.now()
-    )
+    return Mail.objects.create(kind=MailKind.BROKE, to="robin@bank.example", subject="Feed broke", state=state)
 
 
 # --- Who may see it --------------------------------------------------------------------------------------------------
