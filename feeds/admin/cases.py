@@ -198,9 +198,6 @@ class CaseAdmin(ActionsAdmin[Case], MirrorAdmin[Case]):
     playbook_neighbours = {"show-link": "refresh-link", "set-cause": "note"}
     """Actions that a playbook does not name -> the one they stand beside."""
 
-    class Media:
-        js = ("feeds/copy.js",)
-
     # --- The worklist -----------------------------------------------------------------------------------------------
     def get_queryset(self, request: HttpRequest) -> QuerySet[Case]:
         """Cases with all that a row or a page shows of others."""
