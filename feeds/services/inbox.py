@@ -239,14 +239,14 @@ def _apply_to(company: Company, event: WebhookEvent) -> str:
 
 def _read(company: Company, webhook_id: str) -> None:
     """Bring the mirror up to date. Raises CodatError, Refused and LeaseLost."""
-    if mirror.live_connection(company) is not None:
-        try:
-            sync.read_company(company, how=SeenBy.WEBHOOK, reference=webhook_id)
-        except NotFound:
-            log.info("webhook_of_a_company_codat_does_not_know", company=company.pk)
-        else:
-            return
-    presence.settle(company, how=SeenBy.WEBHOOK, reference=webhook_id)
+    if mirror.live_connection(company) is None:
+        presence.settle(company, how=SeenBy.WEBHOOK, reference=webhook_id)
+        return
+    try:
+        sync.read_company(company, how=SeenBy.WEBHOOK, reference=webhook_id)
+    except NotFound:
+        if presence.settle(company, how=SeenBy.WEBHOOK, reference=webhook_id):
+            raise  # Codat has the company and did not find what it has: it contradicts itself, so we ask again later
 
 
 def _claim(company_id: int, event: WebhookEvent) -> _Claim | None:

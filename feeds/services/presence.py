@@ -11,11 +11,12 @@ from feeds.services import gateway, leases, mirror, readings
 from feeds.states import SeenBy
 
 
-def settle(company: Company, *, how: SeenBy, reference: str = "") -> None:
-    """Ask Codat for the company itself (`GET /companies/{companyId}`), when a reading of what it has led nowhere.
+def settle(company: Company, *, how: SeenBy, reference: str = "") -> bool:
+    """Ask Codat for the company itself (`GET /companies/{companyId}`), and tell whether it is there.
 
-    Only a 404 to this very question means gone; then everything of the company is. Any other answer is an error or
-    brings the company and its connections up to date. `how` and `reference` go into the timeline.
+    For when a reading of what it has led nowhere. Only a 404 to this very question means gone; then everything of the
+    company is. Any other answer is an error, or brings the company and its connections up to date. `how` and
+    `reference` go into the timeline.
 
     Raises CodatError, and Refused when a worker holds the company.
     """
@@ -30,9 +31,11 @@ def settle(company: Company, *, how: SeenBy, reference: str = "") -> None:
                 _mark_gone(company)
             else:
                 mirror.apply_company(company, reply)
-                for connection in reply.connections:
-                    mirror.apply_listed_connection(company, connection, keep_new_link=False)
+                held = {connection.codat_id: connection for connection in Connection.objects.filter(company=company)}
+                for listed in reply.connections:
+                    mirror.apply_listed_connection(company, held.get(listed.id), listed, keep_new_link=False)
             readings.after_reading(company)
+    return reply is not None
 
 
 def _mark_gone(company: Company) -> None:

@@ -363,6 +363,38 @@ class TestLater:
         assert (older.error, older.attempts) == ("", 5)
 
 
+CONNECTIONS_READ = "GET /companies/{id}/connections"
+FAULTS: dict[str, dict[str, Any]] = {
+    "500": {"action": "status", "status": 500},
+    "503 and wait": {"action": "status", "status": 503, "retry_after": 1},
+    "429": {"action": "status", "status": 429},
+    "400": {"action": "status", "status": 400},
+    "404": {"action": "status", "status": 404},
+    "no answer": {"action": "drop_before"},
+    "answer lost": {"action": "drop_after"},
+    "too late": {"action": "delay", "delay_ms": 500},
+    "half an answer": {"action": "malformed"},
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("read", [ACCOUNTS_READ, CONNECTIONS_READ])
+def test_whatever_goes_wrong_in_a_reading_the_webhook_is_applied_in_the_end(
+    read: str, fault: str, customer: Company, codat: SandboxProcess, settings: Settings, drain_queue: Drain
+) -> None:
+    settings.CODAT_READ_TIMEOUT = 0.4
+    codat.connect(*ids(customer))
+    method, path = read.split()
+    codat.post_fault(method=method, path=path, times=4, **FAULTS[fault])  # one more than the client tries by itself
+    event = arrives("connection.connected", customer.codat_id)
+    drain_queue()
+    assert any(listed["hits"] for listed in codat.faults())
+    assert state_of(event) == WebhookState.APPLIED
+    customer.refresh_from_db()
+    assert customer.gone_at is None
+    assert twins.here() == twins.there(codat)
+
+
 class TestSweep:
     def test_a_lost_task_is_queued_again(self, customer: Company, drain_queue: Drain) -> None:
         event = arrives("connection.connected", customer.codat_id)
