@@ -23,7 +23,9 @@ class ListingWalk(models.Model):
     missing_connections = models.JSONField(default=list)
     lease_token = models.UUIDField(null=True)
     lease_expires_at = models.DateTimeField(null=True)
-    complete_as_of = models.DateTimeField(_("complete as of"), null=True, help_text=_("When the last whole walk began."))
+    complete_as_of = models.DateTimeField(
+        _("complete as of"), null=True, help_text=_("When the last whole walk began.")
+    )
     retry_at = models.DateTimeField(_("not again before"), null=True, help_text=_("After a walk that failed."))
     error = models.TextField(_("what went wrong"), blank=True)
 

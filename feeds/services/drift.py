@@ -203,7 +203,7 @@ def adopt(finding: DriftFinding, *, actor: Actor, manager: User | None, customer
             raise Refused(_("This company was adopted already."))
         company = _create_company(reply, manager, customer_number or _customer_number(reply), accounts)
         for connection in reply.connections:
-            mirror.apply_listed_connection(company, connection, keep_new_link=False)
+            mirror.apply_listed_connection(company, None, connection, keep_new_link=False)
         for held in Connection.objects.filter(company=company):
             _create_accounts(company, held, accounts[held.codat_id])
         readings.after_reading(company)

@@ -49,9 +49,12 @@ def apply_connection(company: Company, reply: schemas.Connection) -> Connection:
 
     The link follows its own clock: every newer link replaces the older, because Codat may have killed that one.
     """
+    return _apply_connection(company, Connection.objects.filter(codat_id=reply.id).first(), reply)
+
+
+def _apply_connection(company: Company, connection: Connection | None, reply: schemas.Connection) -> Connection:
     lifetime = timedelta(seconds=settings.CODAT_LINK_LIFETIME_SECONDS)
     columns = mapping.connection_columns(reply, link_lifetime=lifetime)
-    connection = Connection.objects.filter(codat_id=reply.id).first()
     if connection is None:
         connection = Connection.objects.create(company=company, poll_due_at=timezone.now(), **columns)
         _note_status(connection, "", connection.status, reply.read_at, None)
@@ -64,18 +67,19 @@ def apply_connection(company: Company, reply: schemas.Connection) -> Connection:
     return connection
 
 
-def apply_listed_connection(company: Company, reply: schemas.Connection, *, keep_new_link: bool) -> None:
-    """Write one connection of a listing. One that we do not know is ours if it is a bank feed and the only one.
+def apply_listed_connection(
+    company: Company, held: Connection | None, reply: schemas.Connection, *, keep_new_link: bool
+) -> None:
+    """Write one connection of a listing into `held`. One we do not hold is ours if it is a bank feed and the only one.
 
     Every listing makes new links. One that nobody asked for is stored only in place of a live one, which it may have
     killed: held without need it would be a secret too many, and would pass for a link that was sent.
     """
-    held = Connection.objects.filter(codat_id=reply.id).first()
     if held is None and (reply.source_type != BANK_FEED or live_connection(company) is not None):
         return
     if not keep_new_link and (held is None or not held.has_live_link(timezone.now())):
         reply = replace(reply, link_url=None)
-    apply_connection(company, reply)
+    _apply_connection(company, held, reply)
 
 
 def apply_account(account: SourceAccount, connection: Connection, reply: schemas.SourceAccount) -> None:

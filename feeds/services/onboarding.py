@@ -26,7 +26,7 @@ from feeds import mapping
 from feeds.audit import Actor
 from feeds.codat.errors import CodatError
 from feeds.models import BANK_FEEDS_PLATFORM_KEY, Batch, BatchItem, Company, Connection, Operation
-from feeds.services import gateway, leases, ledger, mirror, preflight, readings
+from feeds.services import gateway, leases, ledger, mirror, polling, preflight, readings
 from feeds.services.errors import LeaseLost, Refused
 from feeds.services.steps import PUT, STEPS, Recorder
 from feeds.states import ConnectionStatus, Meaning, OnboardingState, OperationKind, OperationState, SeenBy, Tone
@@ -270,6 +270,7 @@ def _record_success(operation: Operation, token: uuid.UUID, recorder: Recorder) 
         operation.company = leases.lock(operation.company_id, token)
         ledger.succeed(operation, recorder())
         readings.after_reading(operation.company)
+        polling.bring_forward(operation.company)
 
 
 def _record_error(claimed: _Claimed, token: uuid.UUID, error: CodatError) -> None:

@@ -16,7 +16,7 @@ from django.db import transaction
 from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.utils import timezone
 
-from feeds.models import Case, Connection, SourceAccount
+from feeds.models import Case, Company, Connection, SourceAccount
 from feeds.states import AccountStatus, CaseState, ConnectionStatus
 
 CLAIM_FOR = timedelta(seconds=120)
@@ -87,17 +87,18 @@ def schedule(connection: Connection) -> None:
     Connection.objects.filter(pk=connection.pk).update(polled_at=now, poll_due_at=due_at, poll_failures=0)
 
 
-def bring_forward(connection: Connection) -> None:
-    """After anything else that changed the connection, such as a new link: its next reading comes sooner, not later."""
+def bring_forward(company: Company) -> None:
+    """After anything else that changed the company's connection, such as a new link: it is read sooner, not later."""
     now = timezone.now()
-    due_at = now + _interval(priority_of(connection, now), connection, now)
-    later = Q(poll_due_at__isnull=True) | Q(poll_due_at__gt=due_at)
-    Connection.objects.filter(later, pk=connection.pk, gone_at__isnull=True).update(poll_due_at=due_at)
+    for connection in Connection.objects.filter(company=company, gone_at__isnull=True):
+        due_at = now + _interval(priority_of(connection, now), connection, now)
+        later = Q(poll_due_at__isnull=True) | Q(poll_due_at__gt=due_at)
+        Connection.objects.filter(later, pk=connection.pk).update(poll_due_at=due_at)
 
 
-def read_soon(connection: Connection) -> None:
-    """The connection has changed, so its accounts may have: they are read by the next poll."""
-    Connection.objects.filter(pk=connection.pk, gone_at__isnull=True).update(poll_due_at=timezone.now())
+def read_soon(connection_pks: Iterable[int]) -> None:
+    """These connections have changed, so their accounts may have: they are read by the next poll."""
+    Connection.objects.filter(pk__in=list(connection_pks), gone_at__isnull=True).update(poll_due_at=timezone.now())
 
 
 def back_off(connection: Connection) -> None:

@@ -6,6 +6,7 @@ is compared with a few columns of our rows, and only what differs is read, locke
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -15,11 +16,14 @@ from typing import Any
 import structlog
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Q
+from django.db.models import Q, TextField
+from django.db.models.expressions import Combinable
+from django.db.models.fields.json import KeyTextTransform
+from django.db.models.functions import Cast
 from django.utils import timezone
 
 from feeds import queue
-from feeds.codat import redaction, schemas
+from feeds.codat import schemas
 from feeds.codat.errors import IncompleteListing
 from feeds.models import Company, Connection, ListingWalk
 from feeds.services import listing, mirror, polling, readings
@@ -34,7 +38,6 @@ ONE_TRANSACTION = 50
 """Changed companies written together: enough to be quick, few enough that nobody waits long for their locks."""
 BELIEVABLE_LOSS = 10
 """So many companies may be gone at once. More, when it is also more than half of all, is the wrong key or a fault."""
-_PLAIN = tuple(sorted(redaction.CONNECTION.plain))
 
 
 def sweep_listing() -> str:
@@ -78,21 +81,24 @@ def _is_worth_it(walk: ListingWalk, now: datetime) -> bool:
     return not polling.links_out(now) and due[: pages + 1].count() > pages
 
 
+_COMPARED = ("status", "integrationId", "integrationKey", "sourceId", "sourceType", "platformName", "lastSync")
+
+
 @dataclass(frozen=True, slots=True)
 class _HeldConnection:
+    """`values`: what we hold of `_COMPARED`, as Codat sent it; `errors`: the JSON of its errors."""
+
     pk: int
-    status: str
-    raw: dict[str, Any]
+    values: tuple[str | None, ...]
+    errors: str
     is_gone: bool
     has_link: bool
 
     def differs(self, there: Mapping[str, Any]) -> bool:
-        """Whether the decoded connection says anything else than we hold. No need to be exact in favour of "yes"."""
-        if self.is_gone or self.has_link or self.status != there.get("status"):
+        """Whether the decoded connection says anything else than we hold. "Yes" may be wrong, "no" never is."""
+        if self.is_gone or self.has_link or there.get("dataConnectionErrors") or self.errors != "[]":
             return True
-        if there.get("dataConnectionErrors") or self.raw.get("dataConnectionErrors"):
-            return redaction.CONNECTION.apply(there) != self.raw
-        return any(there.get(name) != self.raw.get(name) for name in _PLAIN)
+        return tuple([there.get(name) for name in _COMPARED]) != self.values
 
 
 @dataclass(slots=True)
@@ -192,47 +198,69 @@ def _held(codat_ids: Sequence[str]) -> dict[str, _Held]:
     now = timezone.now()
     found: dict[str, _Held] = {}
     rows = Company.objects.filter(codat_id__in=codat_ids).order_by()
-    for pk, codat_id, name, gone_at, *connection in rows.values_list(
-        "pk", "codat_id", "codat_name", "gone_at", *_COLUMNS
-    ):
+    for (
+        pk,
+        codat_id,
+        name,
+        gone_at,
+        connection_pk,
+        connection_id,
+        connection_gone_at,
+        link_url,
+        expires_at,
+        errors,
+        *values,
+    ) in rows.values_list("pk", "codat_id", "codat_name", "gone_at", *_COLUMNS):
         company = found.get(codat_id)
         if company is None:
             company = found[codat_id] = _Held(pk, name, gone_at is not None)
-        connection_pk, connection_id, status, raw, connection_gone_at, link_url, expires_at = connection
         if connection_pk is not None:
-            has_link = bool(link_url) and expires_at > now and status != ConnectionStatus.LINKED
+            has_link = bool(link_url) and expires_at > now and values[0] != ConnectionStatus.LINKED
             company.connections[connection_id] = _HeldConnection(
-                connection_pk, status, raw, connection_gone_at is not None, has_link
+                connection_pk, tuple(values), errors, connection_gone_at is not None, has_link
             )
-    return found
+    return found  # fmt: skip
 
 
-_COLUMNS = tuple(
-    f"connections__{name}" for name in ("pk", "codat_id", "status", "raw", "gone_at", "link_url", "link_expires_at")
+_COLUMNS: tuple[str | Combinable, ...] = (
+    *(f"connections__{name}" for name in ("pk", "codat_id", "gone_at", "link_url", "link_expires_at")),
+    # As text: decoding the JSON of every row would cost as much as all the rest.
+    Cast("connections__errors", TextField()),
+    *(
+        f"connections__{name}"
+        for name in ("status", "integration_id", "integration_key", "source_id", "source_type", "platform_name")
+    ),
+    KeyTextTransform("lastSync", "connections__raw"),
 )
 
 
 def _write(changed: Sequence[tuple[int, dict[str, Any]]], read_at: datetime) -> None:
     """Write some companies in one transaction; one that cannot be written never stops the rest."""
+    pks = [pk for pk, _there in changed]
     with transaction.atomic(durable=True), mirror.seen_by(SeenBy.POLL):
+        companies = {company.pk: company for company in Company.objects.select_for_update().filter(pk__in=pks)}
+        connections: dict[int, dict[str, Connection]] = defaultdict(dict)
+        for connection in Connection.objects.filter(company__in=pks).order_by("pk"):
+            connections[connection.company_id][connection.codat_id] = connection
+        moved: list[int] = []
         for pk, there in changed:
             try:
                 with transaction.atomic():
-                    _write_one(pk, schemas.company(there, read_at))
+                    moved += _write_one(companies[pk], connections[pk], schemas.company(there, read_at))
             except Exception:
                 log.exception("sweep_row_errored", company=pk)
+        polling.read_soon(moved)
 
 
-def _write_one(pk: int, reply: schemas.Company) -> None:
-    company = Company.objects.select_for_update().get(pk=pk)
-    before = dict(Connection.objects.filter(company=company).values_list("pk", "status"))
-    mirror.apply_company(company, reply)
-    for connection in reply.connections:
-        mirror.apply_listed_connection(company, connection, keep_new_link=False)
-    readings.after_reading(company)
-    for held in Connection.objects.filter(company=company):
-        if before.get(held.pk) != held.status:
-            polling.read_soon(held)
+def _write_one(company: Company, held: Mapping[str, Connection], reply: schemas.Company) -> list[int]:
+    """Write one company's reply; the keys of its connections whose status changed."""
+    before = {connection.pk: connection.status for connection in held.values()}
+    if company.gone_at is not None or company.codat_name != reply.name:
+        mirror.apply_company(company, reply)
+    for there in reply.connections:
+        mirror.apply_listed_connection(company, held.get(there.id), there, keep_new_link=False)
+    readings.after_reading(company, held.values())
+    return [connection.pk for connection in held.values() if before[connection.pk] != connection.status]
 
 
 def _mark_company_gone(pk: int) -> None:

@@ -92,6 +92,9 @@ def read_company(
             readings.after_reading(company)
             connection.refresh_from_db()
             polling.schedule(connection)
+        if accounts is None and connection.gone_at is None:
+            # Nothing is known of the accounts, so this was no reading, whatever else was learned.
+            raise NotFound("Codat lists the connection and does not find its accounts", status=404)
         after = _statuses(connection)
     return RefreshResult(
         [f"{name}: {before.get(name) or '–'} → {now}" for name, now in after.items() if before.get(name) != now]
@@ -119,10 +122,12 @@ def _read_connections(client: CodatClient, company: Company, *, keep_new_link: b
     seen = {reply.id for reply in replies}
     with transaction.atomic(durable=True):
         company = Company.objects.select_for_update().get(pk=company.pk)
+        held = {connection.codat_id: connection for connection in Connection.objects.filter(company=company)}
+        for codat_id, connection in held.items():
+            if codat_id not in seen and connection.gone_at is None:
+                mirror.mark_gone(connection)
         for reply in replies:
-            mirror.apply_listed_connection(company, reply, keep_new_link=keep_new_link)
-        for missing in Connection.objects.filter(company=company, gone_at__isnull=True).exclude(codat_id__in=seen):
-            mirror.mark_gone(missing)
+            mirror.apply_listed_connection(company, held.get(reply.id), reply, keep_new_link=keep_new_link)
 
 
 def _statuses(connection: Connection) -> dict[str, str]:
