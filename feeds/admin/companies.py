@@ -13,7 +13,7 @@ from django.contrib.auth.models import AbstractUser
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.db.models import Count, Prefetch, Q, QuerySet, prefetch_related_objects
 from django.forms.models import BaseInlineFormSet
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect, JsonResponse
 from django.shortcuts import render
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
@@ -126,8 +126,6 @@ class NewAccountForm(_AccountForm):
     def clean(self) -> dict[str, Any]:
         """Fill what can be known: the usual routing type, and the id, so that a duplicate is found with the rest."""
         data: dict[str, Any] = super().clean() or self.cleaned_data
-        if "id" in self.errors:
-            raise ValidationError(_("This account was sent to Codat, or removed, meanwhile. Open the page again."))
         if data.get("bank_code") and not data.get("routing_type"):
             data["routing_type"] = USUAL_ROUTING_TYPE.get(data["company"].country, "")
         if not data.get("account_id") and data.get("account_number"):
@@ -149,6 +147,10 @@ class NewAccountFormSet(_AccountFormSet):
     def clean(self) -> None:
         """Refuse while onboarding is under way; put preflight's errors beside their fields."""
         super().clean()
+        if any(form.instance.pk is None for form in self.initial_forms):
+            raise ValidationError(
+                _("An account on this page was sent to Codat, or removed, meanwhile. Nothing was saved; open it again.")
+            )
         if self.instance.pk and self.has_changed() and is_busy(self.instance):
             raise ValidationError(_("Onboarding is under way. Change the accounts when it has ended."))
         kept = [
@@ -163,6 +165,10 @@ class NewAccountFormSet(_AccountFormSet):
             if finding.level == ERROR and place is not None and int(place["index"]) < len(kept):
                 kept[int(place["index"])].add_error(place["field"], finding.message)
 
+    def get_unique_error_message(self, unique_check: Sequence[str]) -> str:
+        """The only thing that must differ between accounts is their id, which follows from the number."""
+        return _("Two of these accounts have the same account number or account id. Enter each account once.")
+
     def _in_codat(self) -> list[SourceAccount]:
         if not self.instance.pk:
             return []
@@ -174,7 +180,7 @@ class NewAccountInline(_AccountInline):
 
     model = SourceAccount
     form = NewAccountForm
-    formset = NewAccountFormSet
+    formset = NewAccountFormSet  # type: ignore[assignment]  # the stubs know no form of one's own
     verbose_name = gettext_lazy("source account")
     verbose_name_plural = gettext_lazy("Source accounts that are not in Codat yet")
     fieldsets = (
@@ -348,7 +354,7 @@ class CompanyAdmin(ActionsAdmin[Company]):
         return company.country
 
     # --- Writing ----------------------------------------------------------------------------------------------------
-    def get_readonly_fields(self, request: HttpRequest, obj: Company | None = None) -> Sequence[str]:
+    def get_readonly_fields(self, request: HttpRequest, obj: Company | None = None) -> tuple[str, ...]:
         """Once the company is in Codat, the number that names it here stays."""
         return ("customer_number",) if obj and obj.codat_id else ()
 
@@ -363,14 +369,21 @@ class CompanyAdmin(ActionsAdmin[Company]):
             kwargs["queryset"] = users.filter(is_active=True, is_staff=True).order_by("last_name", "username")
         field = super().formfield_for_foreignkey(db_field, request, **kwargs)
         if db_field.name == "manager" and field is not None:
-            field.label_from_instance = _name_of  # type: ignore[attr-defined]
+            field.label_from_instance = _name_of  # type: ignore[method-assign, assignment]  # Django's own way
         return field
 
     def get_inline_instances(self, request: HttpRequest, obj: Company | None = None) -> list[Any]:
-        """No editing of accounts while they are being sent; a form that was open meanwhile is told so on saving."""
-        if obj is not None and is_busy(obj) and request.method != "POST":
+        """Only for who may edit accounts, and not while they are being sent: the panel shows them then.
+
+        A form that was open meanwhile is still read, to be told so.
+        """
+        if obj is not None and not (request.method == "POST" or self._accounts_stand_in_form(request, obj)):
             return []
         return super().get_inline_instances(request, obj)
+
+    def _accounts_stand_in_form(self, request: HttpRequest, company: Company) -> bool:
+        may_edit = request.user.has_perm("feeds.change_sourceaccount")
+        return may_edit and self.has_change_permission(request, company) and not is_busy(company)
 
     def has_delete_permission(self, request: HttpRequest, obj: Company | None = None) -> bool:
         """One at a time, and only what never reached Codat."""
@@ -450,23 +463,20 @@ class CompanyAdmin(ActionsAdmin[Company]):
         connection = live_connection(company)
         now = timezone.now()
         is_live = is_busy(company) or Operation.objects.open().filter(company=company).exists()
+        in_form = self._accounts_stand_in_form(request, company)
+        accounts = [account for account in company.source_accounts.all() if account.connection_id or not in_form]
         return {
             "company": company,
             "steps": onboarding.steps(company),
             "connection": connection,
             "now": now,
             "link_is_live": connection is not None and connection.has_live_link(now),
-            "accounts": [account for account in company.source_accounts.all() if self._is_in_table(company, account)],
+            "accounts": accounts,
             "panel_buttons": [button for button in buttons if not button.unavailable],
             "is_live": is_live,
             # The accounts in the form below the panel are as old as the page.
             "offer_reload": is_fragment and not is_live,
         }
-
-    @staticmethod
-    def _is_in_table(company: Company, account: SourceAccount) -> bool:
-        """Those in Codat; those under way; not those that stand in the form below."""
-        return account.connection_id is not None or is_busy(company)
 
     def progress_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """The live panel alone; `progress.js` asks for it until nothing is under way."""
@@ -477,10 +487,12 @@ class CompanyAdmin(ActionsAdmin[Company]):
             raise PermissionDenied
         return render(request, "admin/feeds/company/progress.html", self._panel(request, company, is_fragment=True))
 
-    def name_preview_view(self, request: HttpRequest) -> JsonResponse:
+    def name_preview_view(self, request: HttpRequest) -> HttpResponse:
         """What Codat will store for the posted `legal_name`: ``{"stored", "message", "tone"}``."""
         if not (self.has_add_permission(request) or self.has_change_permission(request)):
             raise PermissionDenied
+        if request.method != "POST":
+            return HttpResponseNotAllowed(["POST"])
         typed = request.POST.get("legal_name", "").strip()
         stored = preflight.stored_name(typed)
         company = Company(customer_number="-", contact_email="", legal_name=typed)
