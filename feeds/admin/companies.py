@@ -454,17 +454,18 @@ class CompanyAdmin(ActionsAdmin[Company]):
         # Saving leads back to this page anyway.
         context["show_save_and_continue"] = False
         if obj is not None:
-            context |= self._panel(request, obj)
+            context |= self._panel(request, obj, accounts_in_form=self._accounts_stand_in_form(request, obj))
         return super().render_change_form(request, context, add=add, change=change, form_url=form_url, obj=obj)
 
-    def _panel(self, request: HttpRequest, company: Company, *, is_fragment: bool = False) -> dict[str, Any]:
-        """What `admin/feeds/company/progress.html` renders."""
+    def _panel(self, request: HttpRequest, company: Company, *, accounts_in_form: bool) -> dict[str, Any]:
+        """What `admin/feeds/company/progress.html` renders. Accounts that the page's form shows are not repeated."""
         buttons = self.action_buttons(request, company)
         connection = live_connection(company)
         now = timezone.now()
         is_live = is_busy(company) or Operation.objects.open().filter(company=company).exists()
-        in_form = self._accounts_stand_in_form(request, company)
-        accounts = [account for account in company.source_accounts.all() if account.connection_id or not in_form]
+        accounts = [
+            account for account in company.source_accounts.all() if account.connection_id or not accounts_in_form
+        ]
         return {
             "company": company,
             "steps": onboarding.steps(company),
@@ -474,8 +475,9 @@ class CompanyAdmin(ActionsAdmin[Company]):
             "accounts": accounts,
             "panel_buttons": [button for button in buttons if not button.unavailable],
             "is_live": is_live,
-            # The accounts in the form below the panel are as old as the page.
-            "offer_reload": is_fragment and not is_live,
+            "accounts_in_form": accounts_in_form,
+            # The page was loaded while they had to hold still; its form can be had again.
+            "offer_reload": not accounts_in_form and self._accounts_stand_in_form(request, company),
         }
 
     def progress_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
@@ -485,7 +487,8 @@ class CompanyAdmin(ActionsAdmin[Company]):
             raise Http404
         if not self.has_view_permission(request, company):
             raise PermissionDenied
-        return render(request, "admin/feeds/company/progress.html", self._panel(request, company, is_fragment=True))
+        panel = self._panel(request, company, accounts_in_form="accounts_in_form" in request.GET)
+        return render(request, "admin/feeds/company/progress.html", panel)
 
     def name_preview_view(self, request: HttpRequest) -> HttpResponse:
         """What Codat will store for the posted `legal_name`: ``{"stored", "message", "tone"}``."""
