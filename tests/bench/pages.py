@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Iterator, Sequence
+from math import ceil
 
 from django.contrib.contenttypes.models import ContentType
 from django.db import connection
@@ -13,6 +14,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
+from feeds.admin.base import BackOfficeAdmin, CappedPaginator
 from feeds.models import AuditEntry, Company, Connection, Operation, SourceAccount
 from feeds.services import roles
 from feeds.states import AccountStatus, ConnectionStatus, OnboardingState, OperationKind, OperationState
@@ -34,7 +36,7 @@ def measure(options: Options) -> Iterator[Figure]:
     yield Figure("filling the database", time.perf_counter() - started, "s", note)
     browser = Client(SERVER_NAME="localhost")
     browser.force_login(UserFactory(role=roles.ADMINISTRATORS))
-    for name, address in _addresses(some):
+    for name, address in _addresses(some, options.rows):
         with CaptureQueriesContext(connection) as captured:
             _get(browser, address)
         queries = len(captured)  # asked for now: the next request empties the log
@@ -47,11 +49,12 @@ def _get(browser: Client, address: str) -> None:
     assert answer.status_code == 200, f"{address}: {answer.status_code}"
 
 
-def _addresses(company: Company) -> Iterator[tuple[str, str]]:
+def _addresses(company: Company, rows: int) -> Iterator[tuple[str, str]]:
     companies = reverse("admin:feeds_company_changelist")
+    last_page = ceil(min(rows, CappedPaginator.limit) / BackOfficeAdmin.list_per_page)
     yield "home", reverse("admin:index")
     yield "companies", companies
-    yield "companies, deepest page", f"{companies}?p=200"
+    yield "companies, last page", f"{companies}?p={last_page}"
     yield "companies, needing attention", f"{companies}?onboarding_state__exact={OnboardingState.FAILED}"
     yield "companies, by customer number", f"{companies}?q={company.customer_number}"
     yield "companies, by start of name", f"{companies}?q=Seeded+Bakery+1"
