@@ -89,7 +89,9 @@ class CompanyForm(_CompanyForm):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        if name := self.fields.get("legal_name"):
+        name = self.fields.get("legal_name")
+        # Codat keeps the name it was given first.
+        if name is not None and not self.instance.codat_id:
             name.widget.attrs["data-name-preview-url"] = reverse("admin:feeds_company_name_preview")
 
     def _post_clean(self) -> None:

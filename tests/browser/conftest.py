@@ -56,10 +56,10 @@ class Screens:
         self.page.get_by_role("button", name="Log in").click()
         self.page.wait_for_url(f"{self.base_url}/admin/")
 
-    def check(self, name: str) -> None:
+    def check(self, name: str, *, picture: bool = False) -> None:
         """What must hold on every screen: axe finds nothing, nothing scrolls sideways, the console is silent.
 
-        With UPDATE_SCREENSHOTS=1 a picture of it is kept in docs/screenshots.
+        With `picture`, and UPDATE_SCREENSHOTS=1 in the environment, a picture of it is kept in docs/screenshots.
         """
         assert self.problems == [], f"{name}: {self.problems}"
         found = Axe().run(self.page)
@@ -68,8 +68,9 @@ class Screens:
         assert found.violations_count == 0, f"{name}: {found.generate_report()}"
         width = self.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
         assert width <= 0, f"{name}: {width} pixels wider than the window"
-        if os.environ.get("UPDATE_SCREENSHOTS") == "1":
+        if picture and os.environ.get("UPDATE_SCREENSHOTS") == "1":
             SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+            self.page.evaluate("window.scrollTo(0, 0)")
             self.page.screenshot(path=SCREENSHOTS / f"{name}.png", full_page=True)
 
 
