@@ -10,6 +10,7 @@ import pytest
 from django.conf import settings as django_settings
 from pytest_django.fixtures import Settings
 
+from feeds.services import gateway
 from tests.queue_drain import drain
 from tests.sandbox_process import SandboxProcess, sandbox, sandbox_server
 from tests.worker_process import WorkerProcess
@@ -26,6 +27,13 @@ def django_db_modify_db_settings(tmp_path_factory: pytest.TempPathFactory) -> No
     else:
         name = f"test_{default['NAME']}_{os.getpid()}"
     default["TEST"] = {**default.get("TEST", {}), "NAME": name}
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup: None) -> Iterator[None]:
+    """PostgreSQL drops no database that somebody is connected to, and the rate limiter stays connected."""
+    yield
+    gateway.close()
 
 
 @pytest.fixture(autouse=True)

@@ -20,13 +20,12 @@ import structlog
 from . import schemas
 from .errors import CodatError, IncompleteListing, LimiterBusy, MalformedReply, QuotaExhausted
 from .limiter import Limiter
-from .schemas import BatchResult, Company, Connection, Credentials, Quota, SourceAccount
+from .schemas import BANK_FEEDS_PLATFORM_KEY, BatchResult, Company, Connection, Credentials, Quota, SourceAccount
 from .transport import Method, Reply, Request, Transport, read_quota, refusal, seconds_until
 
 log = structlog.get_logger(__name__)
 
 MAX_PAGE_SIZE = 5000
-BANK_FEEDS_PLATFORM_KEY = "hcws"
 
 TOTAL_TIMEOUT = 45.0
 """Seconds for one call with all its tries and waits: a queue task lives sixty."""

@@ -10,7 +10,7 @@ from django.db import connection as database
 from django.utils import timezone
 
 from feeds.codat.client import CodatClient
-from feeds.codat.limiter import Limiter, make_limiter
+from feeds.codat.limiter import SharedLimiter, make_limiter
 from feeds.codat.schemas import Quota
 from feeds.models import CodatQuota
 
@@ -41,7 +41,24 @@ def _client(base_url: str, api_key: str, connect: float, read: float, per_minute
 
 
 @cache
-def _limiter(per_minute: int) -> Limiter:
+def _limiter(per_minute: int) -> SharedLimiter:
+    limiter = _make_limiter(per_minute)
+    _limiters.append(limiter)
+    return limiter
+
+
+_limiters: list[SharedLimiter] = []
+
+
+def close() -> None:
+    """Close the connections of this process's limiters and forget its clients; the next call makes new ones."""
+    while _limiters:
+        _limiters.pop().close()
+    _limiter.cache_clear()
+    _client.cache_clear()
+
+
+def _make_limiter(per_minute: int) -> SharedLimiter:
     """Shared by all processes: through PostgreSQL where that is the database, else through a file beside SQLite's."""
     if database.vendor == "postgresql":
         params = database.get_connection_params()

@@ -12,6 +12,7 @@ from typing import Any
 from django.conf import settings
 from django.db import models
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from feeds import mapping
 from feeds.codat import schemas
@@ -23,8 +24,8 @@ _UNAUDITED = {"read_at", "raw"}
 
 
 def apply_company(company: Company, reply: schemas.Company) -> None:
-    """Write a company reply into `company`."""
-    _write(company, mapping.company_columns(reply))
+    """Write a company reply into `company`: Codat has it from now on."""
+    _write(company, mapping.company_columns(reply) | {"gone_at": None})
 
 
 def apply_connection(company: Company, reply: schemas.Connection) -> Connection:
@@ -37,7 +38,9 @@ def apply_connection(company: Company, reply: schemas.Connection) -> Connection:
     connection = Connection.objects.filter(codat_id=reply.id).first()
     if connection is None:
         return Connection.objects.create(company=company, **columns)
-    if _is_older(reply.read_at, connection.link_fetched_at):
+    columns["gone_at"] = None
+    # A linked connection has no link, and an older reading must not bring one back.
+    if _is_older(reply.read_at, connection.link_fetched_at or connection.read_at):
         columns = {name: value for name, value in columns.items() if name not in LINK_COLUMNS}
     _write(connection, columns)
     return connection
@@ -61,10 +64,20 @@ def apply_listing(connection: Connection, replies: list[schemas.SourceAccount]) 
             mark_gone(account)
 
 
-def mark_gone(mirrored: Company | Connection | SourceAccount) -> None:
-    """Codat no longer has this object. The row stays: history points at it."""
-    mirrored.gone_at = timezone.now()
-    mirrored.save(update_fields=["gone_at", "updated_at"])
+def mark_gone(account: SourceAccount) -> None:
+    """Codat no longer has this account. The row stays: history points at it."""
+    account.gone_at = timezone.now()
+    account.save(update_fields=["gone_at", "updated_at"])
+
+
+def mark_connection_gone(connection: Connection) -> None:
+    """Codat no longer has this connection, nor anything on it: its accounts wait for a new one under the same ids."""
+    connection.gone_at = timezone.now()
+    connection.link_url, connection.link_expires_at = "", None
+    connection.save(update_fields=["gone_at", "link_url", "link_expires_at", "updated_at"])
+    for account in SourceAccount.objects.filter(connection=connection, gone_at__isnull=True):
+        account.connection, account.status, account.feed_start_date = None, "", None
+        account.save(update_fields=["connection", "status", "feed_start_date", "updated_at"])
 
 
 def settle_onboarding(company: Company) -> None:
@@ -72,7 +85,11 @@ def settle_onboarding(company: Company) -> None:
     if company.onboarding_state not in (OnboardingState.LINK_READY, OnboardingState.LINKED):
         return
     connection = live_connection(company)
-    linked = connection is not None and connection.status == ConnectionStatus.LINKED
+    if connection is None:
+        gone = _("Codat no longer has this company's connection. Press Retry to make a new one.")
+        set_onboarding(company, OnboardingState.FAILED, gone)
+        return
+    linked = connection.status == ConnectionStatus.LINKED
     set_onboarding(company, OnboardingState.LINKED if linked else OnboardingState.LINK_READY)
 
 

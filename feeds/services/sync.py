@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import uuid
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -13,9 +14,9 @@ from django.db.models import F, Q
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from feeds import audit
+from feeds import audit, mapping
 from feeds.audit import Actor
-from feeds.codat.errors import CodatError
+from feeds.codat.errors import CodatError, Forbidden, NotFound, PaymentRequired, Unauthorized
 from feeds.codat.schemas import SourceAccount as AccountReply
 from feeds.models import Company, Connection, SourceAccount
 from feeds.services import gateway, health, leases, mirror
@@ -24,8 +25,8 @@ from feeds.states import AccountStatus, ConnectionStatus
 
 log = structlog.get_logger(__name__)
 
-REFRESH_BUDGET = 40.0
-"""Seconds after which the schedule reads no further company: a queue task lives sixty."""
+REFRESH_BUDGET = 12.0
+"""Seconds after which the schedule reads no further company: the longest call still ends within the queue's sixty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,61 +36,94 @@ class RefreshResult:
     changes: list[str]
 
 
-def refresh_company(company: Company, *, actor: Actor) -> RefreshResult:
+def refresh_company(company: Company, *, actor: Actor, patience: float = 3.0) -> RefreshResult:
     """Read the company's connection and accounts from Codat now.
 
-    While the customer holds a live link the connection itself is read only once an account has moved: each reading of
-    a connection makes a new link, and Codat may kill the older one in the customer's hands.
+    While the customer holds a live link the connection itself is read only once an account shows that the link has
+    served: each reading of a connection makes a new link, and Codat may kill the older one in the customer's hands.
 
-    Raises CodatError, and Refused when a worker holds the company or it is not in Codat.
+    Raises CodatError, and Refused when a worker holds the company for more than `patience` seconds or it is not in
+    Codat.
     """
-    connection = mirror.live_connection(company)
-    if not company.is_in_codat or connection is None:
+    if not company.is_in_codat or mirror.live_connection(company) is None:
         raise Refused(_("This company has no connection in Codat yet. Press Onboard first."))
-    with audit.acting(actor), leases.hold(company.pk):
-        before = _statuses(connection)
-        accounts = gateway.client().list_source_accounts(company.codat_id, connection.codat_id)
-        with transaction.atomic(durable=True):
-            mirror.apply_listing(connection, accounts)
-        if not connection.has_live_link(timezone.now()) or _has_moved(accounts):
-            _read_connections(company)
-        with transaction.atomic(durable=True):
-            company = Company.objects.select_for_update().get(pk=company.pk)
-            mirror.settle_onboarding(company)
-        connection.refresh_from_db()
-        after = _statuses(connection)
+    with audit.acting(actor), leases.hold(company.pk, patience=patience) as token:
+        before = _statuses(company)
+        if _read_accounts(company, token):
+            _read_connections(company, token)
+        after = _statuses(company)
     return RefreshResult(
-        [f"{name}: {before.get(name) or '–'} → {now}" for name, now in after.items() if before.get(name) != now]
+        [f"{key[0]}: {before.get(key) or '–'} → {now}" for key, now in after.items() if before.get(key) != now]
     )
 
 
-def _has_moved(accounts: list[AccountReply]) -> bool:
-    return any(reply.status not in (AccountStatus.PENDING, None) for reply in accounts)
-
-
-def _read_connections(company: Company) -> None:
-    replies = gateway.client().list_connections(company.codat_id)
-    seen = {reply.id for reply in replies}
+def _read_accounts(company: Company, token: uuid.UUID) -> bool:
+    """Read the accounts of the live connection; whether the connection has to be read as well."""
+    connection = mirror.live_connection(company)
+    if connection is None:
+        return True
+    try:
+        replies = gateway.client().list_source_accounts(company.codat_id, connection.codat_id)
+    except NotFound:
+        return True  # the list of connections tells whether it is the connection or the company that is gone
+    link_is_out = connection.has_live_link(timezone.now()) and not _has_served(connection, replies)
     with transaction.atomic(durable=True):
-        company = Company.objects.select_for_update().get(pk=company.pk)
-        for reply in replies:
-            if reply.source_type == "BankFeed" or Connection.objects.filter(codat_id=reply.id).exists():
-                mirror.apply_connection(company, reply)
-        for missing in Connection.objects.filter(company=company, gone_at__isnull=True).exclude(codat_id__in=seen):
-            mirror.mark_gone(missing)
+        leases.lock(company.pk, token)
+        mirror.apply_listing(connection, replies)
+    return not link_is_out
 
 
-def _statuses(connection: Connection) -> dict[str, str]:
-    named = {_("Connection"): connection.status if connection.gone_at is None else _("gone")}
-    for account in SourceAccount.objects.filter(connection=connection).order_by("pk"):
-        named[account.name] = account.status if account.gone_at is None else _("gone")
-    return named
+def _has_served(connection: Connection, replies: list[AccountReply]) -> bool:
+    """Whether the accounts say that the customer has used the link: one is connected that was not, or anew.
+
+    An account can stay `connected` on a connection that was unlinked; on one that was never linked it cannot.
+    """
+    held = {account.account_id: account for account in SourceAccount.objects.filter(connection=connection)}
+    for reply in replies:
+        if reply.status != AccountStatus.CONNECTED:
+            continue
+        account = held.get(reply.id)
+        was_connected = account is not None and account.status == AccountStatus.CONNECTED
+        same_feed = account is not None and account.feed_start_date == reply.feed_start_date
+        if connection.status == ConnectionStatus.PENDING_AUTH or not (was_connected and same_feed):
+            return True
+    return False
+
+
+def _read_connections(company: Company, token: uuid.UUID) -> None:
+    """Read the list of connections, which is complete: the one we hold is gone when it is not there."""
+    leases.renew(company.pk, token)
+    replies = gateway.client().list_connections(company.codat_id)
+    with transaction.atomic(durable=True):
+        company = leases.lock(company.pk, token)
+        connection = mirror.live_connection(company)
+        if connection is not None and all(reply.id != connection.codat_id for reply in replies):
+            mirror.mark_connection_gone(connection)
+            connection = None
+        for reply in filter(mapping.is_bank_feed, replies):
+            if connection is None or reply.id == connection.codat_id:
+                connection = mirror.apply_connection(company, reply)
+        mirror.settle_onboarding(company)
+
+
+def _statuses(company: Company) -> dict[tuple[str, int], str]:
+    """What is shown of a reading: the connection's status, and each account's (names need not be unique)."""
+    connection = mirror.live_connection(company) or company.connections.order_by("pk").last()
+    named = {(_("Connection"), 0): _shown(connection)} if connection else {}
+    accounts = company.source_accounts.order_by("pk")
+    return named | {(account.name, account.pk): _shown(account) for account in accounts}
+
+
+def _shown(row: Connection | SourceAccount) -> str:
+    if row.gone_at is not None:
+        return _("gone")
+    return str(row.status_meaning.label)
 
 
 def refresh_recent() -> int:
     """Read companies that were onboarded lately and are not fully connected yet, oldest reading first; how many.
 
-    One company that fails never stops the rest; when Codat as a whole is away, the next minute tries again.
+    One company that is refused never stops the rest; when Codat is away, the next minute goes on with the others.
     """
     now = timezone.now()
     unfinished = ~Q(status=ConnectionStatus.LINKED) | Q(source_accounts__status__in=_UNFINISHED)
@@ -106,19 +140,33 @@ def refresh_recent() -> int:
     )
     deadline = time.monotonic() + REFRESH_BUDGET
     read = 0
+    is_well = True
     for connection in recent[:1000]:
         if time.monotonic() > deadline:
             break
-        Connection.objects.filter(pk=connection.pk).update(polled_at=timezone.now())
+        if not _is_mine(connection):
+            continue
         try:
-            refresh_company(connection.company, actor=audit.current_actor())
-        except (CodatError, Refused) as error:
+            refresh_company(connection.company, actor=audit.current_actor(), patience=0)
+        except Refused:
+            continue  # a worker is on it
+        except CodatError as error:
             log.warning("refresh_not_done", company=connection.company_id, error=type(error).__name__)
+            if error.retryable:  # Codat as a whole may be away: waiting for it once is enough
+                is_well = False
+                break
+            is_well = is_well and not isinstance(error, Unauthorized | PaymentRequired | Forbidden)
             continue
         read += 1
-    if read or not recent.exists():
+    if read or is_well:
         health.beat(health.POLL)
     return read
+
+
+def _is_mine(connection: Connection) -> bool:
+    """Take a company for this run, against a run that overlaps: the schedule starts every minute, whatever happens."""
+    polled = Connection.objects.filter(pk=connection.pk, polled_at=connection.polled_at)
+    return polled.update(polled_at=timezone.now()) == 1
 
 
 _UNFINISHED = (AccountStatus.PENDING, AccountStatus.CONNECTING)
