@@ -47,6 +47,11 @@ def _quick_and_apart(settings: Settings, tmp_path: Path) -> None:
 @pytest.fixture
 def codat(sandbox: SandboxProcess, settings: Settings) -> SandboxProcess:
     """The stand-in, empty, with the product pointed at it and little patience."""
+    return point_product_at(sandbox, settings)
+
+
+def point_product_at(sandbox: SandboxProcess, settings: Settings) -> SandboxProcess:
+    """Let the product of this test speak to `sandbox`, with little patience."""
     settings.CODAT_SANDBOX = True
     settings.CODAT_BASE_URL = sandbox.url
     settings.CODAT_API_KEY = sandbox.api_key
