@@ -47,6 +47,11 @@ else:
 
 _ACCOUNT_FIELD = re.compile(r"accounts\[(?P<index>\d+)\]\.(?P<field>\w+)")
 
+REFRESH_MS = 1500
+"""How often a panel that is moving is fetched again."""
+COUNTDOWN_MS = 30_000
+"""How often it is while only the customer can move it."""
+
 ERROR, WARNING = "error", "warning"
 
 
@@ -464,7 +469,8 @@ class CompanyAdmin(ActionsAdmin[Company]):
         buttons = self.action_buttons(request, company)
         connection = live_connection(company)
         now = timezone.now()
-        is_live = is_busy(company) or Operation.objects.open().filter(company=company).exists()
+        link_is_live = connection is not None and connection.has_live_link(now)
+        is_moving = is_busy(company) or Operation.objects.open().filter(company=company).exists()
         accounts = [
             account for account in company.source_accounts.all() if account.connection_id or not accounts_in_form
         ]
@@ -473,10 +479,11 @@ class CompanyAdmin(ActionsAdmin[Company]):
             "steps": onboarding.steps(company),
             "connection": connection,
             "now": now,
-            "link_is_live": connection is not None and connection.has_live_link(now),
+            "link_is_live": link_is_live,
             "accounts": accounts,
             "panel_buttons": [button for button in buttons if not button.unavailable],
-            "is_live": is_live,
+            # A link counts down, and whoever holds it may connect at any moment.
+            "refresh_ms": REFRESH_MS if is_moving else COUNTDOWN_MS if link_is_live else None,
             "accounts_in_form": accounts_in_form,
             # The page was loaded while they had to hold still; its form can be had again.
             "offer_reload": not accounts_in_form and self._accounts_stand_in_form(request, company),

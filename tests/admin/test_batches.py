@@ -81,7 +81,7 @@ def test_those_that_need_a_person_come_first(staff: Client) -> None:
     [(OnboardingState.QUEUED, True), (OnboardingState.RETRYING, True), (OnboardingState.FAILED, False)],
 )
 def test_it_is_asked_for_again_only_while_something_waits(staff: Client, state: OnboardingState, is_live: bool) -> None:
-    assert (" data-live" in panel(staff, batch_of(state, OnboardingState.LINKED))) is is_live
+    assert (" data-live=" in panel(staff, batch_of(state, OnboardingState.LINKED))) is is_live
 
 
 def test_a_batch_that_nothing_entered_says_so(staff: Client) -> None:

@@ -343,13 +343,17 @@ class TestPanel:
         self, staff: Client, state: OnboardingState, is_live: bool
     ) -> None:
         panel = self.panel(staff, CompanyFactory(onboarding_state=state))
-        assert (" data-live" in panel) is is_live
+        assert (' data-live="1500"' in panel) is is_live
         assert f"Onboarding: {state.label}." in panel
 
     def test_it_stays_live_until_a_fresh_link_has_arrived(self, staff: Client) -> None:
         connection = ConnectionFactory()
         staff.post(action_url(connection.company, "refresh-link"))
-        assert " data-live" in self.panel(staff, connection.company)
+        assert ' data-live="1500"' in self.panel(staff, connection.company)
+
+    def test_it_is_asked_for_now_and_then_while_the_customer_may_connect(self, staff: Client) -> None:
+        assert ' data-live="30000"' in self.panel(staff, ConnectionFactory(with_link=True).company)
+        assert "data-live" not in self.panel(staff, ConnectionFactory().company)
 
     def test_the_error_is_shown_in_plain_words(self, staff: Client) -> None:
         error = "Codat refused the name. Correct it, then press Retry. Correlation id for Codat's support: 8c1f0e."

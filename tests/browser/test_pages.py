@@ -133,6 +133,18 @@ def test_it_stops_asking_when_nothing_is_under_way(window: Window, bank: Batch) 
     assert len(asked) == 1
 
 
+def test_a_page_left_open_shows_that_the_customer_has_connected(window: Window, bank: Batch) -> None:
+    company = Company.objects.get(legal_name="Maple Bakery Inc.")
+    staff = window()
+    staff.sign_in("robin")
+    staff.page.clock.install()
+    staff.open(reverse("admin:feeds_company_change", args=[company.pk]))
+    Company.objects.filter(pk=company.pk).update(onboarding_state=OnboardingState.LINKED)
+    with staff.page.expect_response("**/progress/*"):
+        staff.page.clock.run_for(31_000)
+    expect(staff.page.locator("#onboarding-status")).to_contain_text("Onboarding: Linked")
+
+
 def test_it_says_so_when_the_session_has_ended(window: Window, bank: Batch) -> None:
     company = CompanyFactory(onboarding_state=OnboardingState.WORKING)
     staff = window()
@@ -140,6 +152,20 @@ def test_it_says_so_when_the_session_has_ended(window: Window, bank: Batch) -> N
     staff.open(reverse("admin:feeds_company_change", args=[company.pk]))
     Session.objects.all().delete()
     expect(staff.page.locator("#onboarding-status")).to_have_text("This page is no longer up to date. Reload it.")
+    expect(staff.page.locator("#onboarding-status")).to_have_class("problem")
+
+
+def test_it_says_so_when_the_server_is_gone_and_goes_on_when_it_is_back(window: Window, bank: Batch) -> None:
+    company = CompanyFactory(onboarding_state=OnboardingState.WORKING)
+    staff = window()
+    staff.sign_in("robin")
+    staff.open(reverse("admin:feeds_company_change", args=[company.pk]))
+    staff.page.route("**/progress/", lambda route: route.abort())
+    status = staff.page.locator("#onboarding-status")
+    expect(status).to_have_text("The server does not answer. Trying again.")
+    staff.page.unroute("**/progress/")
+    Company.objects.filter(pk=company.pk).update(onboarding_state=OnboardingState.LINKED)
+    expect(status).to_contain_text("Onboarding: Linked")
 
 
 def test_the_keyboard_keeps_its_place_while_the_panel_changes(window: Window, bank: Batch) -> None:
