@@ -113,11 +113,11 @@ class Checkout:
         return [*self.home.iterdir(), *self.temporary.iterdir()]
 
     def manage(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """`python manage.py ...` as the README says it, beside the running product."""
+        """`python3 manage.py ...` as the README says it: in another shell, with no virtualenv activated."""
         return subprocess.run(
-            [self.root / ".venv/bin/python", "manage.py", *arguments],
+            [Path(sys.base_prefix) / "bin/python3", "manage.py", *arguments],
             cwd=self.root,
-            env={**self.environment, "ENVIRONMENT": "demo"},
+            env=self.environment,
             capture_output=True,
             text=True,
             timeout=100,
