@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import requests
 
-from tests.sandbox_process import free_port
+from tests.sandbox_process import SandboxProcess, free_port
 from tests.worker_process import kill_if_alive, wait_until
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -40,6 +40,7 @@ class Checkout:
         self.log = folder / "make-run.log"
         self.port, self.sandbox_port = free_port(), free_port()
         self.url = f"http://localhost:{self.port}"
+        self.variables: dict[str, str] = {}
         self.process: subprocess.Popen[bytes] | None = None
         for made in (self.root, self.home, self.temporary):
             made.mkdir()
@@ -55,10 +56,12 @@ class Checkout:
             "TMPDIR": str(self.temporary),
             "PORT": str(self.port),
             "SANDBOX_PORT": str(self.sandbox_port),
+            **self.variables,
         }
 
-    def start(self) -> None:
-        """`make run`, and wait until it answers."""
+    def start(self, **variables: str) -> None:
+        """`make run` with these variables set, and wait until it answers."""
+        self.variables = variables
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 ["make", "run"],
@@ -218,9 +221,34 @@ def test_it_becomes_ready_once_the_worker_has_shown_itself_and_polled(running: C
     wait_until(lambda: running.answers("/readyz"), seconds=70, what="/readyz")
 
 
-@pytest.mark.parametrize("ctrl_c", [False, True], ids=["SIGTERM", "Ctrl-C"])
-def test_it_stops_without_leaving_a_process_or_a_file_elsewhere(running: Checkout, ctrl_c: bool) -> None:
+def test_it_stops_without_leaving_a_process_or_a_file_elsewhere(running: Checkout) -> None:
     assert len(running.processes()) > 5  # make, honcho, web, worker, stand-in: the search does find them
-    running.stop(ctrl_c=ctrl_c)
-    wait_until(lambda: not running.processes(), seconds=10, what="the end of every process")
-    assert running.leftovers() == []
+    running.stop(ctrl_c=False)
+    assert_nothing_is_left(running)
+
+
+def test_two_variables_lead_to_another_codat_and_ctrl_c_ends_even_a_slow_call(
+    checkout: Checkout, tmp_path: Path
+) -> None:
+    if not checkout.process_ended():
+        checkout.stop(ctrl_c=False)
+    elsewhere = SandboxProcess(tmp_path / "elsewhere.sqlite3").start()
+    try:
+        database = f"sqlite:///{checkout.root / 'var/other.sqlite3'}"
+        checkout.start(CODAT_API_KEY=elsewhere.api_key, CODAT_BASE_URL=elsewhere.url, DATABASE_URL=database)
+        assert "Demo logins" not in checkout.log.read_text()
+        assert "SANDBOX" not in requests.get(f"{checkout.url}/admin/login/", timeout=20).text
+        elsewhere.post_fault("delay", "POST", "/companies", delay_ms=30_000, times=None)
+        asked = checkout.manage("onboard", SAMPLE)
+        assert asked.returncode == 0, asked.stderr
+        elsewhere.wait_until_hit(within=30)
+        checkout.stop(ctrl_c=True)
+        assert_nothing_is_left(checkout)
+    finally:
+        elsewhere.kill()
+
+
+def assert_nothing_is_left(checkout: Checkout) -> None:
+    """No process a few seconds later, and no file outside the checkout."""
+    wait_until(lambda: not checkout.processes(), seconds=10, what="the end of every process")
+    assert checkout.leftovers() == []

@@ -53,7 +53,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description="Time what must stay quick.")
     parser.add_argument("names", nargs="*", default=list(BENCHES), help=f"of {', '.join(BENCHES)}; default: all")
     parser.add_argument("--json", type=Path, metavar="PATH", help="also write the figures to this file")
-    parser.add_argument("--rows", type=int, default=20_000, help="companies in the database while pages are timed")
+    parser.add_argument(
+        "--rows", type=int, default=20_000, help="companies to time pages with; a million take ten minutes to fill in"
+    )
     parser.add_argument("--companies", type=int, default=100, help="companies to onboard at once")
     return parser
 
