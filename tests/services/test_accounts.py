@@ -70,7 +70,9 @@ def test_accounts_added_later_go_in_one_batch_and_nothing_else_is_written(
     assert len(latest(company).payload["accountIds"]) == 2
 
 
-def test_an_account_that_was_added_but_not_sent_is_shown_as_not_started(codat: SandboxProcess, onboard: Onboard) -> None:
+def test_accounts_that_were_added_but_not_sent_are_shown_as_not_started(
+    codat: SandboxProcess, onboard: Onboard
+) -> None:
     company = onboard()
     SourceAccountFactory(company=company)
     shown = {step.title: step.meaning for step in onboarding.steps(company)}

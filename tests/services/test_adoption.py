@@ -158,9 +158,7 @@ def test_a_connection_that_somebody_made_in_its_place_is_adopted_by_a_refresh(
     assert company.connections.get(gone_at__isnull=True).codat_id == replacement
 
 
-def test_a_second_connection_in_codat_does_not_disturb_the_one_we_hold(
-    codat: SandboxProcess, onboard: Onboard
-) -> None:
+def test_a_second_connection_in_codat_does_not_disturb_the_one_we_hold(codat: SandboxProcess, onboard: Onboard) -> None:
     company = onboard()
     ours = company.connections.get()
     post(codat, f"/companies/{company.codat_id}/connections", {"platformKey": "hcws"})

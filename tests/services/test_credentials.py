@@ -128,9 +128,7 @@ def test_a_request_of_a_web_process_that_died_is_closed_and_not_sent(
 ) -> None:
     company = connection.company
     leases.claim(company.pk)
-    operation = ledger.write(
-        OperationKind.GENERATE_CREDENTIALS, company, connection=connection, actor=RM, payload={}
-    )
+    operation = ledger.write(OperationKind.GENERATE_CREDENTIALS, company, connection=connection, actor=RM, payload={})
     ledger.start(operation)
     Company.objects.filter(pk=company.pk).update(
         lease_expires_at=timezone.now(), due_at=timezone.now() - timedelta(seconds=1)
@@ -165,14 +163,16 @@ def test_every_set_is_revoked_by_the_queue(connection: Connection, codat: Sandbo
     assert operation.result == "All credentials of this connection are revoked."
 
 
-@pytest.mark.parametrize("ask", ["generate", "revoke"])
+def revoke(connection: Connection, *, actor: Actor) -> Operation:
+    """Press Revoke credentials."""
+    return credentials.revoke(connection, actor=actor, reason="any")
+
+
+@pytest.mark.parametrize("ask", [credentials.generate, revoke])
 @pytest.mark.parametrize("gone", ["connection", "company"])
-def test_nothing_is_asked_for_what_codat_no_longer_has(ask: str, gone: str, db: None) -> None:
+def test_nothing_is_asked_for_what_codat_no_longer_has(ask: Callable[..., object], gone: str, db: None) -> None:
     connection = ConnectionFactory()
-    setattr(connection if gone == "connection" else connection.company, "gone_at", timezone.now())
+    (connection if gone == "connection" else connection.company).gone_at = timezone.now()
     with pytest.raises(Refused, match="Codat no longer has this"):
-        if ask == "generate":
-            credentials.generate(connection, actor=RM)
-        else:
-            credentials.revoke(connection, actor=Actor.service("test"), reason="any")
+        ask(connection, actor=RM)
     assert not Operation.objects.exists()

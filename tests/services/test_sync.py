@@ -54,9 +54,7 @@ def test_a_linked_connection_with_one_silent_account_is_shown_as_it_is(company: 
     connect(codat, company)
     sync.refresh_company(company, actor=RM)
     silent = company.source_accounts.earliest("pk")
-    codat.disconnect(
-        company.codat_id, company.connections.get().codat_id, accountId=silent.account_id, now=True
-    )
+    codat.disconnect(company.codat_id, company.connections.get().codat_id, accountId=silent.account_id, now=True)
     changes = sync.refresh_company(company, actor=RM).changes
     assert changes == [f"{silent.name}: connected → disconnected"]
     company.refresh_from_db()
