@@ -11,11 +11,12 @@ from django.conf import settings as django_settings
 from pytest_django.fixtures import Settings
 
 from feeds.services import gateway
+from tests.chromium import chromium
 from tests.queue_drain import drain
 from tests.sandbox_process import SandboxProcess, sandbox, sandbox_server
 from tests.worker_process import WorkerProcess
 
-__all__ = ["sandbox", "sandbox_server"]
+__all__ = ["chromium", "sandbox", "sandbox_server"]
 
 
 @pytest.fixture(scope="session")

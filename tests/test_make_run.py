@@ -81,7 +81,7 @@ class Checkout:
     def answers(self, path: str) -> bool:
         """Whether this page answers 200 now."""
         try:
-            return requests.get(f"{self.url}{path}", timeout=5).status_code == 200
+            return requests.get(f"{self.url}{path}", timeout=30).status_code == 200
         except requests.ConnectionError:
             return False
 
