@@ -96,7 +96,8 @@ def _stamp(sender: type[AuditEntry], instance: AuditEntry, **_kwargs: Any) -> No
     instance.source = actor.source
     instance.reason = instance.reason or actor.reason
     instance.remote_addr = actor.remote_addr
-    instance.cid = structlog.contextvars.get_contextvars().get("request_id")
+    context = structlog.contextvars.get_contextvars()
+    instance.cid = context.get("request_id") or context.get("task_id")
 
 
 _AUDITED: dict[type[models.Model], dict[str, Any]] = {

@@ -12,9 +12,10 @@ from anyascii import anyascii
 
 from feeds.codat import redaction
 from feeds.codat.redaction import Json
-from feeds.codat.schemas import LINKED, Company, Connection, SourceAccount, json_number
+from feeds.codat.schemas import BANK_FEEDS_PLATFORM_KEY, LINKED, Company, Connection, SourceAccount, json_number
 
 UID_TAG = "uid"
+BANK_FEED_SOURCE = "BankFeed"
 
 CODAT_NAME = re.compile(r"^[A-Za-z0-9\s\-',&@.,?!\s]+$")
 """What Codat allows in a company's name; it silently removes every other character."""
@@ -121,6 +122,11 @@ def company_columns(reply: Company) -> dict[str, Any]:
         "read_at": reply.read_at,
         "raw": reply.raw,
     }
+
+
+def is_bank_feed(reply: Connection) -> bool:
+    """Whether Codat's connection is one to QuickBooks Online Bank Feeds; a company may have others."""
+    return reply.integration_key == BANK_FEEDS_PLATFORM_KEY or reply.source_type == BANK_FEED_SOURCE
 
 
 def connection_columns(reply: Connection, *, link_lifetime: timedelta) -> dict[str, Any]:

@@ -10,11 +10,13 @@ import pytest
 from django.conf import settings as django_settings
 from pytest_django.fixtures import Settings
 
+from feeds.services import gateway
+from tests.chromium import chromium
 from tests.queue_drain import drain
 from tests.sandbox_process import SandboxProcess, sandbox, sandbox_server
 from tests.worker_process import WorkerProcess
 
-__all__ = ["sandbox", "sandbox_server"]
+__all__ = ["chromium", "sandbox", "sandbox_server"]
 
 
 @pytest.fixture(scope="session")
@@ -28,6 +30,13 @@ def django_db_modify_db_settings(tmp_path_factory: pytest.TempPathFactory) -> No
     default["TEST"] = {**default.get("TEST", {}), "NAME": name}
 
 
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup: None) -> Iterator[None]:
+    """PostgreSQL drops no database that somebody is connected to, and the rate limiter stays connected."""
+    yield
+    gateway.close()
+
+
 @pytest.fixture(autouse=True)
 def _quick_and_apart(settings: Settings, tmp_path: Path) -> None:
     """Retries come at once, and the rate limiter's file is this test's own."""
@@ -39,6 +48,11 @@ def _quick_and_apart(settings: Settings, tmp_path: Path) -> None:
 @pytest.fixture
 def codat(sandbox: SandboxProcess, settings: Settings) -> SandboxProcess:
     """The stand-in, empty, with the product pointed at it and little patience."""
+    return point_product_at(sandbox, settings)
+
+
+def point_product_at(sandbox: SandboxProcess, settings: Settings) -> SandboxProcess:
+    """Let the product of this test speak to `sandbox`, with little patience."""
     settings.CODAT_SANDBOX = True
     settings.CODAT_BASE_URL = sandbox.url
     settings.CODAT_API_KEY = sandbox.api_key

@@ -28,6 +28,7 @@ from django.utils.formats import date_format
 from django.utils.functional import cached_property
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
+from django.utils.text import capfirst
 from django.utils.timesince import timesince
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
@@ -97,6 +98,11 @@ class BackOfficeAdmin(_StockAdmin[M]):
     search_company_path: ClassVar[str] = ""
     """Path to the company ("company"), to search by customer number, Codat id or the start of its legal name."""
     search_company_limit: ClassVar[int] = 200
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        """The stock list, titled by what it lists."""
+        title = capfirst(self.opts.verbose_name_plural)
+        return super().changelist_view(request, {"title": title, **(extra_context or {})})
 
     def get_search_fields(self, request: HttpRequest) -> list[str]:
         """Whether there is a search box; `get_search_results` does the searching."""

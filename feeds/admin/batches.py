@@ -16,6 +16,7 @@ from django.utils.translation import gettext_lazy, ngettext
 
 from feeds.admin.actions import ActionsAdmin, object_action
 from feeds.admin.base import MirrorAdmin, moment
+from feeds.admin.companies import REFRESH_MS
 from feeds.audit import current_actor
 from feeds.models import Batch, Company
 from feeds.services import onboarding
@@ -97,7 +98,7 @@ class BatchAdmin(ActionsAdmin[Batch], MirrorAdmin[Batch]):
             "companies": companies[:ROWS],
             "not_shown": max(0, progress.total - ROWS),
             "panel_buttons": [button for button in self.action_buttons(request, batch) if not button.unavailable],
-            "is_live": progress.waiting > 0,
+            "refresh_ms": REFRESH_MS if progress.waiting else None,
         }
 
     @object_action(

@@ -12,7 +12,7 @@ from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.db.models import Count, Prefetch, Q, QuerySet, prefetch_related_objects
 from django.forms.models import BaseInlineFormSet
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect, JsonResponse
 from django.shortcuts import render
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
@@ -46,6 +46,11 @@ else:
     _AccountInline = admin.StackedInline
 
 _ACCOUNT_FIELD = re.compile(r"accounts\[(?P<index>\d+)\]\.(?P<field>\w+)")
+
+REFRESH_MS = 1500
+"""How often a panel that is moving is fetched again."""
+COUNTDOWN_MS = 30_000
+"""How often it is while only the customer can move it."""
 
 ERROR, WARNING = "error", "warning"
 
@@ -85,7 +90,9 @@ class CompanyForm(_CompanyForm):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        if name := self.fields.get("legal_name"):
+        name = self.fields.get("legal_name")
+        # Codat keeps the name it was given first.
+        if name is not None and not self.instance.codat_id:
             name.widget.attrs["data-name-preview-url"] = reverse("admin:feeds_company_name_preview")
 
     def _post_clean(self) -> None:
@@ -122,8 +129,6 @@ class NewAccountForm(_AccountForm):
     def clean(self) -> dict[str, Any]:
         """Fill what can be known: the usual routing type, and the id, so that a duplicate is found with the rest."""
         data: dict[str, Any] = super().clean() or self.cleaned_data
-        if "id" in self.errors:
-            raise ValidationError(_("This account was sent to Codat, or removed, meanwhile. Open the page again."))
         if data.get("bank_code") and not data.get("routing_type"):
             data["routing_type"] = USUAL_ROUTING_TYPE.get(data["company"].country, "")
         if not data.get("account_id") and data.get("account_number"):
@@ -145,6 +150,10 @@ class NewAccountFormSet(_AccountFormSet):
     def clean(self) -> None:
         """Refuse while onboarding is under way; put preflight's errors beside their fields."""
         super().clean()
+        if any(form.instance.pk is None for form in self.initial_forms):
+            raise ValidationError(
+                _("An account on this page was sent to Codat, or removed, meanwhile. Nothing was saved; open it again.")
+            )
         if self.instance.pk and self.has_changed() and is_busy(self.instance):
             raise ValidationError(_("Onboarding is under way. Change the accounts when it has ended."))
         kept = [
@@ -159,6 +168,10 @@ class NewAccountFormSet(_AccountFormSet):
             if finding.level == ERROR and place is not None and int(place["index"]) < len(kept):
                 kept[int(place["index"])].add_error(place["field"], finding.message)
 
+    def get_unique_error_message(self, unique_check: Sequence[str]) -> str:
+        """The only thing that must differ between accounts is their id, which follows from the number."""
+        return _("Two of these accounts have the same account number or account id. Enter each account once.")
+
     def _in_codat(self) -> list[SourceAccount]:
         if not self.instance.pk:
             return []
@@ -170,7 +183,7 @@ class NewAccountInline(_AccountInline):
 
     model = SourceAccount
     form = NewAccountForm
-    formset = NewAccountFormSet
+    formset = NewAccountFormSet  # type: ignore[assignment]  # the stubs know no form of one's own
     verbose_name = gettext_lazy("source account")
     verbose_name_plural = gettext_lazy("Source accounts that are not in Codat yet")
     fieldsets = (
@@ -350,7 +363,7 @@ class CompanyAdmin(ActionsAdmin[Company]):
         return company.country
 
     # --- Writing ----------------------------------------------------------------------------------------------------
-    def get_readonly_fields(self, request: HttpRequest, obj: Company | None = None) -> Sequence[str]:
+    def get_readonly_fields(self, request: HttpRequest, obj: Company | None = None) -> tuple[str, ...]:
         """Once the company is in Codat, the number that names it here stays."""
         return ("customer_number",) if obj and obj.codat_id else ()
 
@@ -365,14 +378,21 @@ class CompanyAdmin(ActionsAdmin[Company]):
             kwargs["queryset"] = users.filter(is_active=True, is_staff=True).order_by("last_name", "username")
         field = super().formfield_for_foreignkey(db_field, request, **kwargs)
         if db_field.name == "manager" and field is not None:
-            field.label_from_instance = person  # type: ignore[attr-defined]
+            field.label_from_instance = person  # type: ignore[method-assign, assignment]  # Django's own way
         return field
 
     def get_inline_instances(self, request: HttpRequest, obj: Company | None = None) -> list[Any]:
-        """No editing of accounts while they are being sent; a form that was open meanwhile is told so on saving."""
-        if obj is not None and is_busy(obj) and request.method != "POST":
+        """Only for who may edit accounts, and not while they are being sent: the panel shows them then.
+
+        A form that was open meanwhile is still read, to be told so.
+        """
+        if obj is not None and not (request.method == "POST" or self._accounts_stand_in_form(request, obj)):
             return []
         return super().get_inline_instances(request, obj)
+
+    def _accounts_stand_in_form(self, request: HttpRequest, company: Company) -> bool:
+        may_edit = request.user.has_perm("feeds.change_sourceaccount")
+        return may_edit and self.has_change_permission(request, company) and not is_busy(company)
 
     def has_delete_permission(self, request: HttpRequest, obj: Company | None = None) -> bool:
         """One at a time, and only what never reached Codat."""
@@ -444,32 +464,33 @@ class CompanyAdmin(ActionsAdmin[Company]):
         # Saving leads back to this page anyway.
         context["show_save_and_continue"] = False
         if obj is not None:
-            context |= self._panel(request, obj)
+            context |= self._panel(request, obj, accounts_in_form=self._accounts_stand_in_form(request, obj))
         return super().render_change_form(request, context, add=add, change=change, form_url=form_url, obj=obj)
 
-    def _panel(self, request: HttpRequest, company: Company, *, is_fragment: bool = False) -> dict[str, Any]:
-        """What `admin/feeds/company/progress.html` renders."""
+    def _panel(self, request: HttpRequest, company: Company, *, accounts_in_form: bool) -> dict[str, Any]:
+        """What `admin/feeds/company/progress.html` renders. Accounts that the page's form shows are not repeated."""
         buttons = self.action_buttons(request, company)
         connection = live_connection(company)
         now = timezone.now()
-        is_live = is_busy(company) or Operation.objects.open().filter(company=company).exists()
+        link_is_live = connection is not None and connection.has_live_link(now)
+        is_moving = is_busy(company) or Operation.objects.open().filter(company=company).exists()
+        accounts = [
+            account for account in company.source_accounts.all() if account.connection_id or not accounts_in_form
+        ]
         return {
             "company": company,
             "steps": onboarding.steps(company),
             "connection": connection,
             "now": now,
-            "link_is_live": connection is not None and connection.has_live_link(now),
-            "accounts": [account for account in company.source_accounts.all() if self._is_in_table(company, account)],
+            "link_is_live": link_is_live,
+            "accounts": accounts,
             "panel_buttons": [button for button in buttons if not button.unavailable],
-            "is_live": is_live,
-            # The accounts in the form below the panel are as old as the page.
-            "offer_reload": is_fragment and not is_live,
+            # A link counts down, and whoever holds it may connect at any moment.
+            "refresh_ms": REFRESH_MS if is_moving else COUNTDOWN_MS if link_is_live else None,
+            "accounts_in_form": accounts_in_form,
+            # The page was loaded while they had to hold still; its form can be had again.
+            "offer_reload": not accounts_in_form and self._accounts_stand_in_form(request, company),
         }
-
-    @staticmethod
-    def _is_in_table(company: Company, account: SourceAccount) -> bool:
-        """Those in Codat; those under way; not those that stand in the form below."""
-        return account.connection_id is not None or is_busy(company)
 
     def progress_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """The live panel alone; `progress.js` asks for it until nothing is under way."""
@@ -478,7 +499,8 @@ class CompanyAdmin(ActionsAdmin[Company]):
             raise Http404
         if not self.has_view_permission(request, company):
             raise PermissionDenied
-        return render(request, "admin/feeds/company/progress.html", self._panel(request, company, is_fragment=True))
+        panel = self._panel(request, company, accounts_in_form="accounts_in_form" in request.GET)
+        return render(request, "admin/feeds/company/progress.html", panel)
 
     def timeline_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """What happened to the company, newest first."""
@@ -489,10 +511,12 @@ class CompanyAdmin(ActionsAdmin[Company]):
             raise PermissionDenied
         return timeline_page(self, request, company)
 
-    def name_preview_view(self, request: HttpRequest) -> JsonResponse:
+    def name_preview_view(self, request: HttpRequest) -> HttpResponse:
         """What Codat will store for the posted `legal_name`: ``{"stored", "message", "tone"}``."""
         if not (self.has_add_permission(request) or self.has_change_permission(request)):
             raise PermissionDenied
+        if request.method != "POST":
+            return HttpResponseNotAllowed(["POST"])
         typed = request.POST.get("legal_name", "").strip()
         stored = preflight.stored_name(typed)
         company = Company(customer_number="-", contact_email="", legal_name=typed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from django.contrib.auth.models import AbstractUser
+from django.contrib.auth.models import User
 from django.http import HttpRequest
 
 from feeds.services import home
@@ -13,6 +13,6 @@ from feeds.services import home
 def home_context(request: HttpRequest) -> dict[str, Any]:
     """What `admin/index.html` renders. The site lets only signed-in staff come this far."""
     return {
-        "home": home.for_person(cast(AbstractUser, request.user)),
+        "home": home.for_person(cast(User, request.user)),
         "expiring_minutes": home.EXPIRING_WITHIN.seconds // 60,
     }

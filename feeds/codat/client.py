@@ -20,13 +20,21 @@ from . import schemas
 from .errors import CodatError, LimiterBusy, MalformedReply, QuotaExhausted
 from .limiter import Limiter
 from .listing import ListingProgress
-from .schemas import BatchResult, Company, CompanyPage, Connection, Credentials, Quota, SourceAccount
+from .schemas import (
+    BANK_FEEDS_PLATFORM_KEY,
+    BatchResult,
+    Company,
+    CompanyPage,
+    Connection,
+    Credentials,
+    Quota,
+    SourceAccount,
+)
 from .transport import Method, Reply, Request, Transport, read_quota, refusal, seconds_until
 
 log = structlog.get_logger(__name__)
 
 MAX_PAGE_SIZE = 5000
-BANK_FEEDS_PLATFORM_KEY = "hcws"
 
 TOTAL_TIMEOUT = 45.0
 """Seconds for one call with all its tries and waits: a queue task lives sixty."""

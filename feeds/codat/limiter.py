@@ -43,6 +43,9 @@ class Store(Protocol):
     def apply(self, step: Step) -> Decision:
         """Read the number, take the step, write the result: as one, against every other process."""
 
+    def close(self) -> None:
+        """Let go of what this process holds open. The store may be used again: it opens itself."""
+
 
 class SharedLimiter:
     """At most `per_minute` requests in any sixty seconds, over all processes that share `store`.
@@ -62,6 +65,10 @@ class SharedLimiter:
         self._rate = Rate(per_minute - burst, Duration.MINUTE, burst=max(1, round(burst * (1 - headroom))))
         self._algorithm = GCRA()
         self._max_wait = max_wait
+
+    def close(self) -> None:
+        """See :meth:`Store.close`."""
+        self._store.close()
 
     def acquire(self) -> None:
         """Take one slot, waiting up to `max_wait` seconds.
@@ -118,6 +125,9 @@ class SqliteStore:
             connection.execute("COMMIT")
         return decision
 
+    def close(self) -> None:
+        """Nothing stays open between calls."""
+
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self._path, timeout=STORE_TIMEOUT, isolation_level=None)
         connection.execute("PRAGMA synchronous=OFF")
@@ -150,6 +160,12 @@ class PostgresStore:
             if tat != stored:
                 connection.execute("UPDATE codat_rate_limit SET tat = %s WHERE id = 1", (tat,))
         return decision
+
+    def close(self) -> None:
+        """Close this process's connections; those of a process it was forked from are not its own."""
+        pool = self._pools.pop(os.getpid(), None)
+        if pool is not None:
+            pool.close()
 
     def _pool(self) -> ConnectionPool:
         pid = os.getpid()

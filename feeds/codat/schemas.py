@@ -17,6 +17,8 @@ from .errors import MalformedReply
 from .redaction import Json
 
 LINKED = "Linked"
+BANK_FEEDS_PLATFORM_KEY = "hcws"
+"""Of QuickBooks Online Bank Feeds, as `integrationKey` of a connection too."""
 
 _TIME = re.compile(
     r"(?P<date>\d{4}-\d\d-\d\d)"

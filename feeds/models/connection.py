@@ -86,4 +86,5 @@ class Connection(TimeStamped, Mirrored):
 
     def has_live_link(self, now: datetime) -> bool:
         """Whether we hold a link that Codat still accepts at `now`."""
-        return bool(self.link_url) and self.link_expires_at is not None and self.link_expires_at > now
+        is_there = bool(self.link_url) and self.gone_at is None
+        return is_there and self.link_expires_at is not None and self.link_expires_at > now

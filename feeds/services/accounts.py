@@ -14,24 +14,32 @@ from feeds.services import ledger
 from feeds.services.errors import Refused
 from feeds.states import AccountStatus, OperationKind
 
+_LONGEST_NAME: int = SourceAccount._meta.get_field("name").max_length or 0
+
 
 def assign_account_id(account: SourceAccount) -> None:
     """Give a new account its id (not saved): derived from customer and number, so an import run twice finds it again.
 
-    An account that was deleted in Codat keeps its id for history; the same number then gets the next id.
+    An account that was deleted in Codat keeps its id for history, as does one whose number was corrected since; the
+    same number then gets the next id.
     """
     if account.account_id:
         return
-    number = "".join(account.account_number.split()).upper()
-    taken = set(
-        SourceAccount.objects.filter(company=account.company_id, gone_at__isnull=False).values_list(
-            "account_id", flat=True
-        )
-    )
+    number = _normal(account.account_number)
+    others = SourceAccount.objects.filter(company=account.company_id)
+    taken = {
+        other.account_id
+        for other in others.only("account_id", "account_number", "gone_at")
+        if other.gone_at is not None or _normal(other.account_number) != number
+    }
     generation = 0
     while (candidate := _derived_id(account.company.uid, number, generation)) in taken:
         generation += 1
     account.account_id = candidate
+
+
+def _normal(number: str) -> str:
+    return "".join(number.split()).upper()
 
 
 def _derived_id(company_uid: uuid.UUID, number: str, generation: int) -> str:
@@ -45,6 +53,8 @@ def rename(account: SourceAccount, *, name: str, actor: Actor, reason: str = "")
     name = name.strip()
     if not name:
         raise Refused(_("Type the new name of the account."))
+    if len(name) > _LONGEST_NAME:
+        raise Refused(_("An account's name has at most %d characters.") % _LONGEST_NAME)
     if name == account.name:
         raise Refused(_("The account has this name already."))
     return _ask(OperationKind.RENAME_ACCOUNT, account, actor=actor, reason=reason, payload={"accountName": name})

@@ -15,15 +15,38 @@ from feeds.services.errors import Refused
 from feeds.states import OperationKind
 
 
+class NotGenerated(CodatError):
+    """No credentials to show. Unlike queued work nothing is tried again by itself: the usual advice would be wrong."""
+
+    def __init__(self, cause: CodatError) -> None:
+        super().__init__(
+            str(cause),
+            status=cause.status,
+            correlation_id=cause.correlation_id,
+            retry_after=cause.retry_after,
+            details=cause.details,
+        )
+        self.was_lost = cause.outcome_unknown
+
+    def headline(self) -> str:
+        """What became of the set, and what to do."""
+        if self.was_lost:
+            return _(
+                "Codat's answer was lost, so a set may exist that nobody saw. Generate again; revoke all if the lost "
+                "set worries you."
+            )
+        return _("Codat could not be asked now; nothing was generated. Try again in a few minutes.")
+
+
 def generate(connection: Connection, *, actor: Actor) -> Credentials:
     """Ask Codat for one more set of credentials and hand it to the caller; older sets stay valid.
 
     Raises CodatError (recorded in the ledger) and Refused. A lost answer is not asked for again by itself: the set
     would be one that nobody saw.
     """
-    links.refuse_if_gone(connection)
     company = connection.company
-    with audit.acting(actor), leases.hold(company.pk):
+    _refuse_unless_in_codat(connection)
+    with audit.acting(actor), leases.hold(company.pk) as token:
         with transaction.atomic(durable=True):
             operation = ledger.write(
                 OperationKind.GENERATE_CREDENTIALS, company, connection=connection, actor=actor, payload={}
@@ -33,10 +56,12 @@ def generate(connection: Connection, *, actor: Actor) -> Credentials:
             credentials = gateway.client().generate_credentials(
                 company.codat_id, connection.codat_id, idempotency_key=str(operation.idempotency_key)
             )
-        except CodatError as error:
+        except CodatError as cause:
+            error = NotGenerated(cause) if cause.retryable or cause.outcome_unknown else cause
             _record_failure(operation, error)
-            raise
+            raise error from cause
         with transaction.atomic(durable=True):
+            leases.lock(company.pk, token)
             ledger.succeed(operation, _("Shown once to %s.") % actor.name)
             audit.record("credentials_generated", connection)
     return credentials
@@ -51,9 +76,7 @@ def _record_failure(operation: Operation, error: CodatError) -> None:
 
 def revoke(connection: Connection, *, actor: Actor, reason: str) -> Operation:
     """Ask for every set of the connection to be revoked. Feeds that use them stop."""
-    links.refuse_if_gone(connection)
-    if not connection.company.is_in_codat:
-        raise Refused(_("Codat no longer has this company."))
+    _refuse_unless_in_codat(connection)
     return ledger.ask(
         OperationKind.REVOKE_CREDENTIALS,
         connection.company,
@@ -62,3 +85,9 @@ def revoke(connection: Connection, *, actor: Actor, reason: str) -> Operation:
         payload={},
         reason=reason,
     )
+
+
+def _refuse_unless_in_codat(connection: Connection) -> None:
+    links.refuse_if_gone(connection)
+    if not connection.company.is_in_codat:
+        raise Refused(_("Codat no longer has this company."))

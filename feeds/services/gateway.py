@@ -11,7 +11,7 @@ from django.db import connection as database
 from django.utils import timezone
 
 from feeds.codat.client import CodatClient
-from feeds.codat.limiter import Limiter, make_limiter
+from feeds.codat.limiter import SharedLimiter, make_limiter
 from feeds.codat.schemas import Quota
 from feeds.models import CodatQuota
 
@@ -69,7 +69,24 @@ _client = cache(_new_client)
 
 
 @cache
-def _limiter(per_minute: int, headroom: float) -> Limiter:
+def _limiter(per_minute: int, headroom: float) -> SharedLimiter:
+    limiter = _make_limiter(per_minute, headroom)
+    _limiters.append(limiter)
+    return limiter
+
+
+_limiters: list[SharedLimiter] = []
+
+
+def close() -> None:
+    """Close the connections of this process's limiters and forget its clients; the next call makes new ones."""
+    while _limiters:
+        _limiters.pop().close()
+    _limiter.cache_clear()
+    _client.cache_clear()
+
+
+def _make_limiter(per_minute: int, headroom: float) -> SharedLimiter:
     """Shared by all processes: through PostgreSQL where that is the database, else through a file beside SQLite's."""
     path, dsn = None, None
     if database.vendor == "postgresql":

@@ -7,18 +7,20 @@ from datetime import timedelta
 from typing import Any
 
 from django.conf import settings
-from django.db import DatabaseError, connection
+from django.db import Error, connection
 from django.db.migrations.executor import MigrationExecutor
 from django.utils import timezone
 
 from feeds import queue
-from feeds.models import Heartbeat
+from feeds.models import Company, Heartbeat
 
 WORKER = "worker"
 POLL = "poll"
 FIGURES = "figures"
 BEAT_EVERY = timedelta(seconds=5)
 POLL_STALE_SECONDS = 600
+QUEUE_STALE_SECONDS = 900
+"""A bulk onboarding may keep tasks waiting for minutes; what waits longer, nobody takes."""
 
 
 def beat(name: str) -> None:
@@ -52,7 +54,10 @@ class Readiness:
 
 
 def readiness() -> Readiness:
-    """Database, migrations, worker heartbeat, oldest waiting task, age of the last good poll. Never raises."""
+    """Database, migrations, worker heartbeat, oldest waiting task, overdue companies, age of the last good poll.
+
+    A database that fails is a part that is not well, never an exception.
+    """
     try:
         pending = _pending_migrations()
         if pending:
@@ -64,12 +69,19 @@ def readiness() -> Readiness:
                 "database": {"ok": True},
                 "migrations": {"ok": True, "pending": 0},
                 "worker": _freshness(WORKER, settings.WORKER_FROZEN_SECONDS),
-                "queue": {"ok": True, "oldest_waiting_seconds": round(waiting, 1)},
+                "queue": {"ok": waiting < QUEUE_STALE_SECONDS, "oldest_waiting_seconds": round(waiting, 1)},
+                "ledger": _overdue(),
                 "last_good_poll": _freshness(POLL, POLL_STALE_SECONDS),
             }
         )
-    except DatabaseError:
+    except Error:
         return Readiness({"database": {"ok": False}})
+
+
+def _overdue() -> dict[str, Any]:
+    """Companies that are owed a look and do not get it: the sweeper moves the date of each it queues."""
+    overdue = Company.objects.due(timezone.now() - timedelta(seconds=QUEUE_STALE_SECONDS)).count()
+    return {"ok": overdue == 0, "overdue_companies": overdue}
 
 
 def _freshness(name: str, limit: float) -> dict[str, Any]:

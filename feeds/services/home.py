@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from django.contrib.auth.models import AbstractUser
+from django.contrib.auth.models import User
 from django.db.models import Model, Prefetch, QuerySet
 from django.utils import timezone
 from django.utils.formats import number_format
@@ -89,7 +89,7 @@ class Home:
     system: System | None = None
 
 
-def for_person(user: AbstractUser, now: datetime | None = None) -> Home:
+def for_person(user: User, now: datetime | None = None) -> Home:
     """The home page of `user`, built from what their permissions let them see.
 
     Who creates companies sees their own; who watches the system or only reads (administrators, support, auditors)
@@ -100,8 +100,8 @@ def for_person(user: AbstractUser, now: datetime | None = None) -> Home:
     sees_companies = user.has_perm("feeds.view_company")
     sees_connections = user.has_perm("feeds.view_connection")
     companies = Company.objects.filter(manager=user) if is_mine else Company.objects.all()
-    connections = Connection.objects.filter(gone_at__isnull=True).select_related("company__manager")
-    accounts = SourceAccount.objects.filter(gone_at__isnull=True).select_related("company__manager")
+    connections = Connection.objects.filter(gone_at__isnull=True).select_related("company")
+    accounts = SourceAccount.objects.filter(gone_at__isnull=True).select_related("company")
     if is_mine:
         connections = connections.filter(company__manager=user)
         accounts = accounts.filter(company__manager=user)
@@ -109,10 +109,10 @@ def for_person(user: AbstractUser, now: datetime | None = None) -> Home:
         as_of=now,
         is_mine=is_mine,
         counts=_state_counts(companies) if sees_companies else None,
-        recent=_with_connection(companies)[:ROWS] if is_mine and sees_companies else None,
+        recent=_recent(companies) if is_mine and sees_companies else None,
         stuck=_stuck(companies) if sees_companies else None,
         expiring=_expiring(connections, now) if user.has_perm("feeds.reveal_link") else None,
-        broken=connections.filter(status__in=BROKEN_STATUSES)[:ROWS] if sees_connections else None,
+        broken=list(connections.filter(status__in=BROKEN_STATUSES)[:ROWS]) if sees_connections else None,
         disconnected=_disconnected(accounts) if user.has_perm("feeds.view_sourceaccount") else None,
         refused=_refused() if not is_mine and user.has_perm("feeds.view_operation") else None,
         changes=_changes() if user.has_perm("feeds.view_auditentry") else None,
@@ -128,37 +128,34 @@ def _state_counts(companies: QuerySet[Company]) -> list[StateCount]:
     ]
 
 
-def _with_connection(companies: QuerySet[Company]) -> QuerySet[Company]:
+def _recent(companies: QuerySet[Company]) -> list[Company]:
     live = Connection.objects.filter(gone_at__isnull=True)
-    return companies.select_related("manager").prefetch_related(
-        Prefetch("connections", queryset=live, to_attr="live_connections")
-    )
+    return list(companies.prefetch_related(Prefetch("connections", queryset=live, to_attr="live_connections"))[:ROWS])
 
 
-def _stuck(companies: QuerySet[Company]) -> QuerySet[Company]:
-    return companies.filter(onboarding_state__in=STUCK_STATES).select_related("manager")[:ROWS]
+def _stuck(companies: QuerySet[Company]) -> list[Company]:
+    return list(companies.filter(onboarding_state__in=STUCK_STATES)[:ROWS])
 
 
-def _expiring(connections: QuerySet[Connection], now: datetime) -> QuerySet[Connection]:
+def _expiring(connections: QuerySet[Connection], now: datetime) -> list[Connection]:
     soon = connections.filter(link_expires_at__gt=now, link_expires_at__lte=now + EXPIRING_WITHIN)
-    return soon.exclude(link_url="").order_by("link_expires_at")[:ROWS]
+    return list(soon.exclude(link_url="").order_by("link_expires_at")[:ROWS])
 
 
-def _disconnected(accounts: QuerySet[SourceAccount]) -> QuerySet[SourceAccount]:
-    return accounts.filter(status=AccountStatus.DISCONNECTED)[:ROWS]
+def _disconnected(accounts: QuerySet[SourceAccount]) -> list[SourceAccount]:
+    return list(accounts.filter(status=AccountStatus.DISCONNECTED)[:ROWS])
 
 
-def _refused() -> QuerySet[Operation]:
-    return Operation.objects.filter(state__in=(OperationState.FAILED, OperationState.UNKNOWN)).select_related(
-        "company"
-    )[:ROWS]
+def _refused() -> list[Operation]:
+    needs_a_look = Operation.objects.filter(state__in=(OperationState.FAILED, OperationState.UNKNOWN))
+    return list(needs_a_look.select_related("company")[:ROWS])
 
 
-def _changes() -> QuerySet[AuditEntry]:
-    return AuditEntry.objects.select_related("content_type")[:ROWS]
+def _changes() -> list[AuditEntry]:
+    return list(AuditEntry.objects.all()[:ROWS])
 
 
-def _cases(user: AbstractUser, now: datetime) -> Cases:
+def _cases(user: User, now: datetime) -> Cases:
     is_open = Case.objects.open()
     return Cases(
         mine=capped_count(is_open.filter(owner=user)),

@@ -46,10 +46,10 @@ def renew(company_id: int, token: uuid.UUID) -> None:
         raise LeaseLost
 
 
-def lock(company_id: int, token: uuid.UUID) -> Company:
+def lock(company_id: int, token: uuid.UUID | None) -> Company:
     """The company's row, locked until the transaction ends. Raises LeaseLost when the lease is no longer ours."""
     company = Company.objects.select_for_update().get(pk=company_id)
-    if company.lease_token != token:
+    if token is None or company.lease_token != token:
         raise LeaseLost
     return company
 
@@ -58,7 +58,8 @@ def lock(company_id: int, token: uuid.UUID) -> Company:
 def hold(company_id: int, *, patience: float = 3.0) -> Iterator[uuid.UUID]:
     """Hold the lease for an interactive call. Raises Refused when a worker keeps it longer than `patience` seconds.
 
-    What somebody asks for meanwhile is done on leaving.
+    The lease may be lost inside, to a worker that found it expired: that is a refusal too. What somebody asks for
+    meanwhile is done on leaving.
     """
     deadline = time.monotonic() + patience
     while (token := claim(company_id)) is None:
@@ -67,17 +68,24 @@ def hold(company_id: int, *, patience: float = 3.0) -> Iterator[uuid.UUID]:
         time.sleep(0.1)
     try:
         yield token
+    except LeaseLost as error:
+        raise Refused(_("Codat took so long that a worker went on with this company. Try again.")) from error
     finally:
         release(company_id, token)
 
 
-def release(company_id: int, token: uuid.UUID) -> None:
-    """Give the lease back, unless it is no longer ours. What somebody asked for meanwhile is queued."""
+def release(company_id: int, token: uuid.UUID, *, rest: timedelta = timedelta()) -> None:
+    """Give the lease back, unless it is no longer ours. What somebody asked for meanwhile is queued.
+
+    `rest`: how long the company is left alone first, whatever it is owed.
+    """
     with transaction.atomic():
         company = Company.objects.select_for_update().get(pk=company_id)
         if company.lease_token != token:
             return
         due_at = ledger.next_due(company)
+        if rest and due_at is not None:
+            due_at = max(due_at, timezone.now() + rest)
         Company.objects.filter(pk=company_id).update(lease_token=None, lease_expires_at=None, due_at=due_at)
         if due_at is not None and due_at <= timezone.now():
             ledger.wake(company_id)

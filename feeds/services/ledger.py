@@ -15,7 +15,7 @@ from django.utils import timezone
 from django.utils.crypto import salted_hmac
 from django.utils.translation import gettext as _
 
-from feeds import queue
+from feeds import audit, queue
 from feeds.audit import Actor
 from feeds.codat.errors import CodatError
 from feeds.models import Company, Connection, Operation, SourceAccount
@@ -23,6 +23,13 @@ from feeds.services.errors import Refused
 from feeds.states import OnboardingState, OperationKind, OperationState
 
 ACTIVE_ONBOARDING = (OnboardingState.QUEUED, OnboardingState.WORKING, OnboardingState.RETRYING)
+STEP_KINDS = (
+    OperationKind.CREATE_COMPANY,
+    OperationKind.CREATE_CONNECTION,
+    OperationKind.ADD_ACCOUNTS,
+    OperationKind.REFRESH_LINK,
+)
+"""The steps of onboarding, in order. The last is also asked for by itself."""
 
 
 def fingerprint(body: Any) -> str:
@@ -60,7 +67,9 @@ def write(
 
 def ask(kind: OperationKind, company: Company, *, actor: Actor, **details: Any) -> Operation:
     """Add a row and queue the work, both or neither. `details` as for `write`."""
-    with transaction.atomic():
+    with transaction.atomic(), audit.acting(actor):
+        # A worker that is about to let go of the company either sees this row or waits until it is there.
+        Company.objects.select_for_update().get(pk=company.pk)
         operation = write(kind, company, actor=actor, **details)
         wake(company.pk)
     return operation
@@ -79,11 +88,11 @@ def wake(company_id: int) -> None:
 def next_due(company: Company) -> datetime | None:
     """When the reconciler has to look at this company again (aware UTC); None when nothing is owed."""
     now = timezone.now()
-    times = [
-        at or now for at in Operation.objects.open().filter(company=company).values_list("next_attempt_at", flat=True)
-    ]
-    if not times and company.onboarding_state in ACTIVE_ONBOARDING:
-        return now
+    owed = list(Operation.objects.open().filter(company=company).values_list("kind", "next_attempt_at"))
+    times = [at or now for _kind, at in owed]
+    waits_for_a_step = any(kind in STEP_KINDS for kind, _at in owed)
+    if company.onboarding_state in ACTIVE_ONBOARDING and not waits_for_a_step:
+        times.append(now)  # the next step is not even planned
     return min(times, default=None)
 
 

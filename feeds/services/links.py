@@ -45,6 +45,7 @@ def reveal(connection: Connection, *, actor: Actor) -> RevealedLink:
     """The link that works now, for one screen; who saw it is recorded. Raises Refused when there is none."""
     with transaction.atomic(), audit.acting(actor):
         connection = Connection.objects.select_related("company").get(pk=connection.pk)
+        refuse_if_gone(connection)
         if not connection.has_live_link(timezone.now()) or connection.link_expires_at is None:
             raise Refused(_("There is no link that works now. Press Refresh link."))
         audit.record("link_revealed", connection)
@@ -53,7 +54,7 @@ def reveal(connection: Connection, *, actor: Actor) -> RevealedLink:
 
 def clear_expired() -> int:
     """Forget links that have expired or are not needed any more; how many were forgotten."""
-    useless = Q(link_expires_at__lte=timezone.now()) | Q(status=ConnectionStatus.LINKED)
+    useless = Q(link_expires_at__lte=timezone.now()) | Q(status=ConnectionStatus.LINKED) | Q(gone_at__isnull=False)
     return (
         Connection.objects.filter(useless)
         .filter(link_expires_at__isnull=False)

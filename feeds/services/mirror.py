@@ -16,6 +16,7 @@ from typing import Any
 from django.conf import settings
 from django.db import models
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from feeds import mapping
 from feeds.codat import schemas
@@ -40,7 +41,7 @@ def seen_by(how: SeenBy, reference: str = "") -> Iterator[None]:
 
 
 def apply_company(company: Company, reply: schemas.Company) -> None:
-    """Write a company reply into `company`; Codat has it."""
+    """Write a company reply into `company`: Codat has it from now on."""
     _write(company, mapping.company_columns(reply) | {"gone_at": None})
 
 
@@ -59,7 +60,8 @@ def _apply_connection(company: Company, connection: Connection | None, reply: sc
         connection = Connection.objects.create(company=company, poll_due_at=timezone.now(), **columns)
         _note_status(connection, "", connection.status, reply.read_at, None)
         return connection
-    if _is_older(reply.read_at, connection.link_fetched_at):
+    # A linked connection has no link, and an older reading must not bring one back.
+    if _is_older(reply.read_at, connection.link_fetched_at or connection.read_at):
         columns = {name: value for name, value in columns.items() if name not in LINK_COLUMNS}
     if connection.gone_at is not None and live_connection(company) is None:
         columns["gone_at"] = None
@@ -103,12 +105,29 @@ def apply_listing(connection: Connection, replies: list[schemas.SourceAccount]) 
             mark_gone(account)
 
 
-def mark_gone(mirrored: Company | Connection | SourceAccount) -> None:
-    """Codat no longer has this object. The row stays: history points at it."""
-    mirrored.gone_at = timezone.now()
-    mirrored.save(update_fields=["gone_at", "updated_at"])
-    if not isinstance(mirrored, Company):
-        _note_status(mirrored, mirrored.status, GONE, mirrored.gone_at, mirrored.read_at)
+def mark_gone(row: Company | Connection | SourceAccount) -> None:
+    """Codat no longer has this object. The row stays: history points at it.
+
+    Nothing on a connection outlives it: its accounts wait for a new one, under the same ids.
+    """
+    row.gone_at = timezone.now()
+    if isinstance(row, Connection):
+        row.link_url, row.link_expires_at = "", None
+        row.save(update_fields=["gone_at", "link_url", "link_expires_at", "updated_at"])
+    else:
+        row.save(update_fields=["gone_at", "updated_at"])
+    if not isinstance(row, Company):
+        _note_status(row, row.status, GONE, row.gone_at, row.read_at)
+    if isinstance(row, Connection):
+        for account in SourceAccount.objects.filter(connection=row, gone_at__isnull=True):
+            _free(account)
+
+
+def _free(account: SourceAccount) -> None:
+    """Ready for a new connection, under the same id."""
+    _note_status(account, account.status, GONE, timezone.now(), account.read_at)
+    account.connection, account.status, account.feed_start_date = None, "", None
+    account.save(update_fields=["connection", "status", "feed_start_date", "updated_at"])
 
 
 def settle_onboarding(company: Company) -> None:
@@ -116,7 +135,13 @@ def settle_onboarding(company: Company) -> None:
     if company.onboarding_state not in (OnboardingState.LINK_READY, OnboardingState.LINKED):
         return
     connection = live_connection(company)
-    linked = connection is not None and connection.status == ConnectionStatus.LINKED
+    if connection is None:
+        gone = _("Codat no longer has this company's connection. Press Retry to make a new one.")
+        if company.gone_at is not None:
+            gone = _("Codat no longer has this company. Press Retry to make it again.")
+        set_onboarding(company, OnboardingState.FAILED, gone)
+        return
+    linked = connection.status == ConnectionStatus.LINKED
     set_onboarding(company, OnboardingState.LINKED if linked else OnboardingState.LINK_READY)
 
 
@@ -158,11 +183,13 @@ def _note_status(
     row: Connection | SourceAccount, old: str, new: str, seen_at: datetime, old_read_at: datetime | None
 ) -> None:
     """Write the change into the timeline, with how we came to know it."""
-    account = row if isinstance(row, SourceAccount) else None
+    account, connection = (row, row.connection) if isinstance(row, SourceAccount) else (None, row)
+    if connection is None:
+        raise ValueError(f"account {row.pk} has a status and no connection")
     seen_by, reference = _seen.get()
     StatusEvent.objects.create(
         company_id=row.company_id,
-        connection_id=row.connection_id if isinstance(row, SourceAccount) else row.pk,
+        connection=connection,
         account=account,
         old=old,
         new=new,

@@ -11,7 +11,7 @@ import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
@@ -22,24 +22,19 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from feeds import mapping
+from feeds import audit, mapping
 from feeds.audit import Actor
 from feeds.codat.errors import CodatError
 from feeds.models import BANK_FEEDS_PLATFORM_KEY, Batch, BatchItem, Company, Connection, Operation
 from feeds.services import gateway, leases, ledger, mirror, polling, preflight, readings
 from feeds.services.errors import LeaseLost, Refused
+from feeds.services.ledger import STEP_KINDS
 from feeds.services.steps import PUT, STEPS, Recorder
 from feeds.states import ConnectionStatus, Meaning, OnboardingState, OperationKind, OperationState, SeenBy, Tone
 
 log = structlog.get_logger(__name__)
 
 FINAL_STATES = (OnboardingState.LINK_READY, OnboardingState.LINKED)
-STEP_KINDS = (
-    OperationKind.CREATE_COMPANY,
-    OperationKind.CREATE_CONNECTION,
-    OperationKind.ADD_ACCOUNTS,
-    OperationKind.REFRESH_LINK,
-)
 SWEEP_LIMIT = 500
 TASK_BUDGET = 12.0
 """Seconds after which a task starts nothing more: with the longest call it stays within the queue's sixty."""
@@ -51,8 +46,11 @@ def request(company: Company, *, actor: Actor, batch: Batch | None = None) -> No
 
     Raises Refused when preflight finds an error, or when there is nothing to do.
     """
-    with transaction.atomic():
-        company = Company.objects.select_for_update().get(pk=company.pk)
+    with transaction.atomic(), audit.acting(actor):
+        found = Company.objects.select_for_update().filter(pk=company.pk).first()
+        if found is None:
+            raise Refused(_("This company was deleted meanwhile."))
+        company = found
         _refuse_unless_ready(company)
         if batch is not None:
             BatchItem.objects.get_or_create(batch=batch, company=company)
@@ -96,9 +94,10 @@ class BulkResult:
 
 def request_many(companies: Sequence[Company], *, label: str, actor: Actor) -> BulkResult:
     """Onboard many companies; one that is refused never stops the rest."""
-    batch = Batch.objects.create(
-        label=label, requested_by=actor.user, requested_by_name=actor.name, source=actor.source
-    )
+    with audit.acting(actor):
+        batch = Batch.objects.create(
+            label=label, requested_by=actor.user, requested_by_name=actor.name, source=actor.source
+        )
     refused: list[tuple[Company, str]] = []
     for company in companies:
         try:
@@ -137,6 +136,7 @@ def advance(company_id: int) -> str:
         return "held by another worker"
     started = time.monotonic()
     done = 0
+    rest = timedelta()
     try:
         while (claimed := _claim_next(company_id, token)) is not None:
             _perform(claimed, token)
@@ -145,8 +145,12 @@ def advance(company_id: int) -> str:
                 break  # what is left is queued again by the release of the lease
     except LeaseLost:
         log.warning("lease_lost", company=company_id)
+    except Exception:
+        # What cannot even be recorded on its row fails the task, which is seen; without a rest it would fail in a loop.
+        rest = timedelta(seconds=settings.ONBOARDING_REQUEUE_SECONDS)
+        raise
     finally:
-        leases.release(company_id, token)
+        leases.release(company_id, token, rest=rest)
     return f"{done} done"
 
 
@@ -252,6 +256,7 @@ def _perform(claimed: _Claimed, token: uuid.UUID) -> None:
         if recorder is None:
             leases.renew(operation.company_id, token)
             recorder = step.send(client, operation)
+        _record_success(operation, token, recorder)
     except CodatError as error:
         _record_error(claimed, token, error)
     except LeaseLost:
@@ -259,9 +264,8 @@ def _perform(claimed: _Claimed, token: uuid.UUID) -> None:
     except Exception:
         # A bug of ours must not make a hot loop of retries, and must be seen: failed is not errored.
         log.exception("operation_errored", operation=operation.pk, kind=operation.kind)
+        operation.refresh_from_db()  # the recording was rolled back
         _record_error(claimed, token, InternalFault("see the log"))
-    else:
-        _record_success(operation, token, recorder)
 
 
 def _record_success(operation: Operation, token: uuid.UUID, recorder: Recorder) -> None:
@@ -345,10 +349,11 @@ def _step(
 ) -> Step:
     operation = latest.get(kind)
     title = title or str(kind.label)
-    if there and (operation is None or operation.state in (OperationState.SUCCEEDED, OperationState.CANCELLED)):
-        return Step(title, THERE, since or (operation.finished_at if operation else None), "", operation)
-    if operation is None:
-        return Step(title, NOT_STARTED, None, "", None)
+    if operation is None or operation.state in (OperationState.SUCCEEDED, OperationState.CANCELLED):
+        if there:
+            return Step(title, THERE, since or (operation.finished_at if operation else None), "", operation)
+        # Done once, and to be done again: an account was added since, or Codat lost what it had.
+        return Step(title, NOT_STARTED, None, "", operation)
     at = operation.finished_at or operation.started_at or operation.created_at
     return Step(title, operation.state_meaning, at, operation.error, operation)
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from django.db import transaction
-from django.db.models import Q
 
 from feeds.codat.errors import NotFound
-from feeds.models import Company, Connection, SourceAccount
+from feeds.models import Company, Connection
 from feeds.services import gateway, leases, mirror, readings
 from feeds.states import SeenBy
 
@@ -39,10 +38,7 @@ def settle(company: Company, *, how: SeenBy, reference: str = "") -> bool:
 
 
 def _mark_gone(company: Company) -> None:
-    still_there = Q(gone_at__isnull=True)
-    for account in SourceAccount.objects.filter(still_there, connection__company=company):
-        mirror.mark_gone(account)
-    for connection in Connection.objects.filter(still_there, company=company):
+    for connection in Connection.objects.filter(company=company, gone_at__isnull=True):
         mirror.mark_gone(connection)
     if company.gone_at is None:
         mirror.mark_gone(company)

@@ -20,7 +20,7 @@ from feeds.codat import schemas
 from feeds.codat.client import CodatClient
 from feeds.codat.errors import CodatError, NotFound, ServerError
 from feeds.models import Connection, Operation, SourceAccount
-from feeds.services import ledger, mirror
+from feeds.services import leases, ledger, mirror
 from feeds.states import ConnectionStatus, OperationKind
 
 Recorder = Callable[[], str]
@@ -89,6 +89,10 @@ class CreateCompany:
     def _recorder(operation: Operation, reply: schemas.Company, text: str) -> Recorder:
         def record() -> str:
             mirror.apply_company(operation.company, reply)
+            # A company found in Codat may have got as far as its connection; a new one has none.
+            connection = next(filter(mapping.is_bank_feed, reply.connections), None)
+            if connection is not None and mirror.live_connection(operation.company) is None:
+                mirror.apply_connection(operation.company, connection)
             return text % {"name": reply.name}
 
         return record
@@ -98,9 +102,9 @@ class CreateConnection:
     """POST /companies/{companyId}/connections with the bank feeds platform key."""
 
     def look(self, client: CodatClient, operation: Operation) -> Recorder | None:
-        """Find a bank feeds connection that is still usable. A fresh link comes with it."""
+        """Find a bank feeds connection. A fresh link comes with it."""
         for reply in client.list_connections(operation.company.codat_id):
-            if reply.integration_key == operation.payload["platformKey"] or reply.source_type == "BankFeed":
+            if mapping.is_bank_feed(reply):
                 return self._recorder(operation, reply, _("Found in Codat."))
         return None
 
@@ -134,24 +138,22 @@ class AddAccounts:
         """Send what is missing, in one request."""
         company, connection = operation.company, _connection(operation)
         missing = self.missing(operation)
+        if not missing:
+            return lambda: _("Nothing was left to add.")
         bodies = [
             mapping.source_account_body(facts(account), schema=settings.CODAT_ACCOUNT_SCHEMA) for account in missing
         ]
         if operation.payload.get("method") == PUT:
-            replies: Sequence[schemas.SourceAccount] = client.put_source_accounts(
-                company.codat_id, connection.codat_id, bodies
+            self._adopt(operation, client.put_source_accounts(company.codat_id, connection.codat_id, bodies))
+            self._settle(client, operation, {})
+        else:
+            self._freeze(operation, bodies)
+            batch = client.create_source_accounts(
+                company.codat_id, connection.codat_id, bodies, idempotency_key=_key(operation)
             )
-            return lambda: self._record(operation, replies)
-        self._freeze(operation, bodies)
-        batch = client.create_source_accounts(
-            company.codat_id, connection.codat_id, bodies, idempotency_key=_key(operation)
-        )
-        created = [item.account for item in batch.items if item.account is not None]
-        problems = {item.source_account_id: item for item in batch.items if item.account is None}
-        if problems:
-            self._adopt(operation, created)
-            self._settle(client, operation, problems)
-        return lambda: self._record(operation, created)
+            self._adopt(operation, [item.account for item in batch.items if item.created and item.account])
+            self._settle(client, operation, {item.source_account_id: item for item in batch.items})
+        return lambda: _("%d accounts in Codat.") % len(operation.payload["accountIds"])
 
     @staticmethod
     def _freeze(operation: Operation, bodies: Sequence[object]) -> None:
@@ -172,20 +174,22 @@ class AddAccounts:
         )
         return sorted(accounts.select_related("company"), key=lambda account: wanted.index(account.account_id))
 
-    def _settle(self, client: CodatClient, operation: Operation, problems: dict[str, schemas.BatchItem]) -> None:
-        """Decide about accounts the batch did not create: adopt those that exist, raise for the rest."""
+    def _settle(self, client: CodatClient, operation: Operation, items: dict[str, schemas.BatchItem]) -> None:
+        """Decide about accounts the request did not create: adopt those that exist, raise for the rest."""
+        if not self.missing(operation):
+            return
         connection = _connection(operation)
         self._adopt(operation, client.list_source_accounts(operation.company.codat_id, connection.codat_id))
-        left = {account.account_id: account for account in self.missing(operation)}
-        refused = {account_id: item for account_id, item in problems.items() if account_id in left}
-        if not refused:
+        left = self.missing(operation)
+        if not left:
             return
-        if any(item.status_code == 429 or item.status_code >= 500 for item in refused.values()):
+        refused = [(account, items[account.account_id]) for account in left if account.account_id in items]
+        # Those that Codat did not even answer about are tried again like those it had no time for.
+        if len(refused) < len(left) or any(_is_passing(item) for _account, item in refused):
             raise ServerError("the batch was carried out in part", outcome_unknown=True, new_key_needed=True)
         lines = []
         with transaction.atomic():
-            for account_id, item in refused.items():
-                account = left[account_id]
+            for account, item in refused:
                 account.last_error = item.error or _("Codat gave no reason (status %d).") % item.status_code
                 account.save(update_fields=["last_error", "updated_at"])
                 lines.append(f"{account.name}: {account.last_error}")
@@ -195,17 +199,17 @@ class AddAccounts:
         )
 
     def _adopt(self, operation: Operation, replies: Sequence[schemas.SourceAccount]) -> None:
-        with transaction.atomic():
-            self._record(operation, replies)
-
-    @staticmethod
-    def _record(operation: Operation, replies: Sequence[schemas.SourceAccount]) -> str:
         by_id = {reply.id: reply for reply in replies}
         connection = _connection(operation)
-        wanted = SourceAccount.objects.filter(company=operation.company_id, account_id__in=by_id)
-        for account in wanted:
-            mirror.apply_account(account, connection, by_id[account.account_id])
-        return _("%d accounts in Codat.") % len(operation.payload["accountIds"])
+        with transaction.atomic():
+            leases.lock(operation.company_id, operation.company.lease_token)
+            for account in SourceAccount.objects.filter(company=operation.company_id, account_id__in=by_id):
+                mirror.apply_account(account, connection, by_id[account.account_id])
+
+
+def _is_passing(item: schemas.BatchItem) -> bool:
+    """Whether one account of a batch may fare better next time; a "created" that is not in the list may too."""
+    return item.created or item.status_code == 429 or item.status_code >= 500
 
 
 def facts(account: SourceAccount) -> mapping.AccountFacts:
@@ -273,9 +277,9 @@ class ChangeAccount:
             mirror.apply_account(account, connection, reply)
             if "accountName" not in operation.payload:
                 return _("Set to disconnected.")
-            account.name = reply.name
+            account.name = reply.name or operation.payload["accountName"]
             account.save(update_fields=["name", "updated_at"])
-            return _("Renamed to %s.") % reply.name
+            return _("Renamed to %s.") % account.name
 
         return record
 

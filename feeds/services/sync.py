@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from django.db import transaction
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from feeds import audit, queue
+from feeds import audit, mapping, queue
 from feeds.audit import Actor
 from feeds.codat.client import CodatClient
 from feeds.codat.errors import (
@@ -28,10 +29,10 @@ from feeds.codat.errors import (
 )
 from feeds.codat.schemas import SourceAccount as AccountReply
 from feeds.models import Company, Connection, SourceAccount
-from feeds.services import budget, gateway, health, leases, mirror, polling, readings, sweep
+from feeds.services import budget, gateway, health, leases, mirror, polling, presence, readings, sweep
 from feeds.services.errors import Refused
 from feeds.services.polling import BACKGROUND, Priority
-from feeds.states import AccountStatus, SeenBy
+from feeds.states import AccountStatus, ConnectionStatus, SeenBy
 
 log = structlog.get_logger(__name__)
 
@@ -54,87 +55,129 @@ class RefreshResult:
     changes: list[str]
 
 
-def refresh_company(company: Company, *, actor: Actor) -> RefreshResult:
+def refresh_company(company: Company, *, actor: Actor, patience: float = 3.0) -> RefreshResult:
     """Read the company now, because a person asks. Raises as `read_company` does."""
     with audit.acting(actor):
-        return read_company(company, how=SeenBy.ACTION)
+        try:
+            return read_company(company, how=SeenBy.ACTION, patience=patience)
+        except NotFound:
+            if presence.settle(company, how=SeenBy.ACTION):
+                raise  # Codat has the company and did not find what it has: it contradicts itself
+    return RefreshResult([_("Company: gone")])
 
 
 def read_company(
-    company: Company, *, how: SeenBy, reference: str = "", connection_listed: bool = False
+    company: Company,
+    *,
+    how: SeenBy,
+    reference: str = "",
+    connection_listed: bool = False,
+    patience: float | None = None,
 ) -> RefreshResult:
     """Read the company's accounts and connection from Codat, and do what follows from them.
 
     `how` and `reference` (a webhook's id) go into the timeline. `connection_listed`: the connection's status is known
-    from the complete listing, so it is read only when an account has changed.
+    from the complete listing, so it is read only when an account has changed. `patience`: seconds to wait for a worker
+    that holds the company; a poll waits for nobody.
 
-    While the customer holds a live link the connection itself is read only once an account has moved: each reading of
-    a connection makes a new link, and Codat may kill the older one in the customer's hands.
+    While the customer holds a live link the connection itself is read only once an account shows that the link has
+    served: each reading of a connection makes a new link, and Codat may kill the older one in the customer's hands.
 
-    Raises CodatError, and Refused when a worker holds the company or it is not in Codat.
+    Raises CodatError, and Refused when a worker holds the company for more than `patience` seconds or it is not in
+    Codat.
     """
-    connection = mirror.live_connection(company)
-    if not company.is_in_codat or connection is None:
-        raise Refused(_("This company has no connection in Codat yet. Press Onboard first."))
+    if not company.is_in_codat:
+        raise Refused(_("This company is not in Codat yet. Press Onboard first."))
     is_poll = how == SeenBy.POLL
+    if patience is None:
+        patience = 0.0 if is_poll else 3.0
     client = gateway.background_client() if is_poll else gateway.client()
-    with leases.hold(company.pk, patience=0.0 if is_poll else 3.0), mirror.seen_by(how, reference):
-        before = _statuses(connection)
-        accounts = _read_accounts(client, connection)
-        if connection.has_live_link(timezone.now()):
-            needs_connection = accounts is None or _has_moved(accounts)
-        else:
-            needs_connection = not connection_listed or accounts is None or _statuses(connection) != before
-        if needs_connection:
-            _read_connections(client, company, keep_new_link=how == SeenBy.ACTION)
+    with leases.hold(company.pk, patience=patience) as token, mirror.seen_by(how, reference):
+        before = _statuses(company)
+        connection = mirror.live_connection(company)
+        accounts = None if connection is None else _read_accounts(client, connection, token)
+        changed = _statuses(company) != before
+        if accounts is None or (not accounts.link_is_out and (changed or not connection_listed)):
+            _read_connections(client, company, token, keep_new_link=how == SeenBy.ACTION)
         with transaction.atomic(durable=True):
-            company = Company.objects.select_for_update().get(pk=company.pk)
-            readings.after_reading(company)
-            connection.refresh_from_db()
-            polling.schedule(connection)
-        if accounts is None and connection.gone_at is None:
+            readings.after_reading(leases.lock(company.pk, token))
+            if connection is not None:
+                connection.refresh_from_db()
+                polling.schedule(connection)
+        if connection is not None and accounts is None and connection.gone_at is None:
             # Nothing is known of the accounts, so this was no reading, whatever else was learned.
             raise NotFound("Codat lists the connection and does not find its accounts", status=404)
-        after = _statuses(connection)
+        after = _statuses(company)
     return RefreshResult(
-        [f"{name}: {before.get(name) or '–'} → {now}" for name, now in after.items() if before.get(name) != now]
+        [f"{key[0]}: {before.get(key) or '–'} → {now}" for key, now in after.items() if before.get(key) != now]
     )
 
 
-def _read_accounts(client: CodatClient, connection: Connection) -> list[AccountReply] | None:
+@dataclass(frozen=True, slots=True)
+class _AccountsRead:
+    """What reading the accounts told. `link_is_out`: the customer holds a live link that has not served yet."""
+
+    link_is_out: bool
+
+
+def _read_accounts(client: CodatClient, connection: Connection, token: uuid.UUID) -> _AccountsRead | None:
     """Read and write the accounts; None when Codat does not know the connection, which is for a listing to settle."""
+    company = connection.company
     try:
-        accounts = client.list_source_accounts(connection.company.codat_id, connection.codat_id)
+        replies = client.list_source_accounts(company.codat_id, connection.codat_id)
     except NotFound:
         return None
+    link_is_out = connection.has_live_link(timezone.now()) and not _has_served(connection, replies)
     with transaction.atomic(durable=True):
-        Company.objects.select_for_update().get(pk=connection.company_id)
-        mirror.apply_listing(connection, accounts)
-    return accounts
+        leases.lock(company.pk, token)
+        mirror.apply_listing(connection, replies)
+    return _AccountsRead(link_is_out)
 
 
-def _has_moved(accounts: list[AccountReply]) -> bool:
-    return any(reply.status not in (AccountStatus.PENDING, None) for reply in accounts)
+def _has_served(connection: Connection, replies: list[AccountReply]) -> bool:
+    """Whether the accounts say that the customer has used the link: one is connected that was not, or anew.
+
+    An account can stay `connected` on a connection that was unlinked; on one that was never linked it cannot.
+    """
+    held = {account.account_id: account for account in SourceAccount.objects.filter(connection=connection)}
+    for reply in replies:
+        if reply.status != AccountStatus.CONNECTED:
+            continue
+        account = held.get(reply.id)
+        was_connected = account is not None and account.status == AccountStatus.CONNECTED
+        same_feed = account is not None and account.feed_start_date == reply.feed_start_date
+        if connection.status == ConnectionStatus.PENDING_AUTH or not (was_connected and same_feed):
+            return True
+    return False
 
 
-def _read_connections(client: CodatClient, company: Company, *, keep_new_link: bool) -> None:
+def _read_connections(client: CodatClient, company: Company, token: uuid.UUID, *, keep_new_link: bool) -> None:
+    """Read the list of connections, which is complete: one that we hold is gone when it is not there."""
+    leases.renew(company.pk, token)
     replies = client.list_connections(company.codat_id)
     seen = {reply.id for reply in replies}
     with transaction.atomic(durable=True):
-        company = Company.objects.select_for_update().get(pk=company.pk)
+        company = leases.lock(company.pk, token)
         held = {connection.codat_id: connection for connection in Connection.objects.filter(company=company)}
         for codat_id, connection in held.items():
             if codat_id not in seen and connection.gone_at is None:
                 mirror.mark_gone(connection)
-        for reply in replies:
+        for reply in filter(mapping.is_bank_feed, replies):
             mirror.apply_listed_connection(company, held.get(reply.id), reply, keep_new_link=keep_new_link)
 
 
-def _statuses(connection: Connection) -> dict[str, str]:
-    named = {_("Connection"): connection.status if connection.gone_at is None else _("gone")}
-    for account in SourceAccount.objects.filter(connection=connection).order_by("pk"):
-        named[account.name] = account.status if account.gone_at is None else _("gone")
-    return named
+def _statuses(company: Company) -> dict[tuple[str, int], str]:
+    """What is shown of a reading: the connection's status, and each account's (names need not be unique)."""
+    connection = mirror.live_connection(company) or company.connections.order_by("pk").last()
+    named = {(_("Connection"), 0): _shown(connection)} if connection else {}
+    accounts = company.source_accounts.order_by("pk")
+    return named | {(account.name, account.pk): _shown(account) for account in accounts}
+
+
+def _shown(row: Connection | SourceAccount) -> str:
+    if row.gone_at is not None:
+        return _("gone")
+    return str(row.status_meaning.label)
 
 
 # --- The poller ------------------------------------------------------------------------------------------------------

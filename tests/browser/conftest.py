@@ -3,30 +3,16 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page
 
+from tests.chromium import PATIENCE
 from tests.factories import PASSWORD
 
-# Playwright's synchronous interface runs an event loop in this thread; Django would refuse the ORM there.
-os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"
-
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser") or ""
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--no-first-run",
-    "--disable-component-update",
-    "--disable-sync",
-]
-PATIENCE = 10_000
-"""Milliseconds until something that should be on the page is missed."""
 SCREENSHOTS = Path(__file__).resolve().parents[2] / "docs" / "screenshots"
 
 
@@ -56,10 +42,10 @@ class Screens:
         self.page.get_by_role("button", name="Log in").click()
         self.page.wait_for_url(f"{self.base_url}/admin/")
 
-    def check(self, name: str) -> None:
+    def check(self, name: str, *, picture: bool = False) -> None:
         """What must hold on every screen: axe finds nothing, nothing scrolls sideways, the console is silent.
 
-        With UPDATE_SCREENSHOTS=1 a picture of it is kept in docs/screenshots.
+        With `picture`, and UPDATE_SCREENSHOTS=1 in the environment, a picture of it is kept in docs/screenshots.
         """
         assert self.problems == [], f"{name}: {self.problems}"
         found = Axe().run(self.page)
@@ -68,21 +54,10 @@ class Screens:
         assert found.violations_count == 0, f"{name}: {found.generate_report()}"
         width = self.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
         assert width <= 0, f"{name}: {width} pixels wider than the window"
-        if os.environ.get("UPDATE_SCREENSHOTS") == "1":
+        if picture and os.environ.get("UPDATE_SCREENSHOTS") == "1":
             SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+            self.page.evaluate("window.scrollTo(0, 0)")
             self.page.screenshot(path=SCREENSHOTS / f"{name}.png", full_page=True)
-
-
-@pytest.fixture(scope="session")
-def chromium() -> Iterator[Browser]:
-    """One browser for the session."""
-    expect.set_options(timeout=PATIENCE)
-    if not CHROMIUM:
-        pytest.skip("no chromium on this machine: install one, or name it in CHROMIUM")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -51,9 +51,9 @@ def test_a_customer_is_onboarded_and_connects_in_quickbooks(
     staff = window()
     page = staff.page
     staff.open("/admin/login/")
-    staff.check("login")
+    staff.check("login", picture=True)
     staff.sign_in("robin")
-    staff.check("home")
+    staff.check("home", picture=True)
 
     # The name that Codat will store stands beside the field while it is typed.
     page.get_by_role("link", name="Add company").click()
@@ -67,22 +67,22 @@ def test_a_customer_is_onboarded_and_connects_in_quickbooks(
     fill_account(page, 0, name="Compte d'exploitation", kind="checking", number="4000100001")
     page.get_by_role("button", name="Add another Source account").click()
     fill_account(page, 1, name="Épargne", kind="savings", number="4000100002")
-    staff.check("company-form")
+    staff.check("company-form", picture=True)
     page.get_by_role("button", name="Save", exact=True).click()
 
     # Onboard says what it will do before it does it.
     expect(page.get_by_role("heading", name="Café Québec (Montréal) inc.")).to_be_visible()
-    staff.check("company-draft")
+    staff.check("company-draft", picture=True)
     page.get_by_role("link", name="Onboard", exact=True).click()
     expect(page.locator(".consequences")).to_contain_text("1 company, stored as “Cafe Quebec Montreal inc.”")
     expect(page.locator(".consequences")).to_contain_text("2 source accounts (3 requests)")
-    staff.check("onboard-confirmation")
+    staff.check("onboard-confirmation", picture=True)
     assert codat.requests_made("POST /companies") == 0
     real_worker.stop()
     page.get_by_role("button", name="Onboard").click()
     panel = page.get_by_role("region", name="Onboarding")
     expect(panel.locator(".panel-head .pill")).to_have_text("Queued")
-    staff.check("company-queued")
+    staff.check("company-queued", picture=True)
 
     # The page follows by itself: a mark left in it survives, so nobody has reloaded it.
     page.evaluate("document.body.dataset.neverReloaded = 'yes'")
@@ -92,14 +92,14 @@ def test_a_customer_is_onboarded_and_connects_in_quickbooks(
     assert page.evaluate("document.body.dataset.neverReloaded") == "yes"
     expect(page.get_by_role("region", name="In Codat")).to_contain_text(mask("4000100001"))
     assert "4000100001" not in page.content()
-    staff.check("company-link-ready")
+    staff.check("company-link-ready", picture=True)
 
     # The link is shown to whoever confirms, and that is recorded.
     assert "otp=" not in page.content()
     page.get_by_role("link", name="Show link").click()
     page.get_by_role("button", name="Show link").click()
     link = page.get_by_label("Customer link", exact=True).input_value()
-    staff.check("link")
+    staff.check("link", picture=True)
     company = Company.objects.get(customer_number="CQ-1001")
     assert AuditEntry.objects.filter(event="link_revealed", actor_name__startswith="Robin").count() == 1
 
@@ -109,7 +109,7 @@ def test_a_customer_is_onboarded_and_connects_in_quickbooks(
     page.get_by_role("button", name="Refresh status").click()
     expect(page.get_by_role("region", name="Onboarding")).to_contain_text("Linked")
     expect(page.get_by_role("region", name="In Codat").get_by_text("connected", exact=True)).to_have_count(2)
-    staff.check("company-linked")
+    staff.check("company-linked", picture=True)
     company.refresh_from_db()
     assert (company.onboarding_state, company.codat_name) == ("linked", "Cafe Quebec Montreal inc.")
     assert codat.stats()["objects"] | {"companies": 1, "connections": 1} == codat.stats()["objects"]

@@ -1,31 +1,24 @@
 """The pages in a real browser: accessible, fit for a phone, and the whole walk by clicking."""
 
-import shutil
 from collections.abc import Iterator
 
 import pytest
 import requests
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from tests.sandbox.customer import Customer
 from tests.sandbox_process import SandboxProcess
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on this machine"),
-]
+pytestmark = pytest.mark.browser
 
 
 @pytest.fixture(params=[360, 1280], ids=["phone", "desk"])
-def page(request: pytest.FixtureRequest) -> Iterator[Page]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        # The checker is a script, which the pages' own policy rightly forbids.
-        context = browser.new_context(viewport={"width": request.param, "height": 740}, bypass_csp=True)
-        yield context.new_page()
-        browser.close()
+def page(request: pytest.FixtureRequest, chromium: Browser) -> Iterator[Page]:
+    # The checker is a script, which the pages' own policy rightly forbids.
+    context = chromium.new_context(viewport={"width": request.param, "height": 740}, bypass_csp=True)
+    yield context.new_page()
+    context.close()
 
 
 def check(page: Page, heading: str) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 import structlog
 from django.conf import settings
 from django.core.management.base import BaseCommand
-from django.db import DatabaseError, close_old_connections
+from django.db import Error, close_old_connections
 
 from feeds import queue
 from feeds.services import health, inbox, onboarding, sync
@@ -74,7 +74,7 @@ class Supervisor:
             self._sweep()
             if self._is_frozen():
                 self._replace_cluster(reason="frozen")
-        except DatabaseError as error:
+        except Error as error:
             # The database is away: the cluster waits for it too, so it is not to blame for a missing heartbeat.
             log.warning("worker_database_away", error=type(error).__name__)
             self.cluster_since = time.monotonic()

@@ -1,35 +1,39 @@
 /*
- * Keeps a panel marked data-progress-url up to date while the server says that something is under way.
+ * Keeps a panel marked data-progress-url up to date while the server says that something may still change.
  *
- * The server renders the panel; this file fetches it again until its first element no longer carries data-live, then
- * stops. What changed is announced once, in the panel's status line (data-progress-status), not by re-reading it all.
+ * The server renders the panel; its first element says in data-live after how many milliseconds to fetch it again.
+ * Without data-live this file stops. What changed is announced once, in the panel's status line
+ * (data-progress-status), not by re-reading it all; that line is seen only when something is wrong.
  */
 "use strict";
 {
-  const INTERVAL_MS = 1500;
-  const MAX_INTERVAL_MS = 15000;
+  const LONGEST_WAIT_MS = 30000;
 
   const fragmentOf = (panel) => panel.firstElementChild;
-  const isLive = (panel) => fragmentOf(panel).hasAttribute("data-live");
+  const interval = (panel) => Number(fragmentOf(panel).dataset.live ?? 0);
 
   const replace = (panel, html) => {
-    if (panel.dataset.shown === html) return;
-    panel.dataset.shown = html;
     // A keyboard user's place is kept: the same control is focused again if it still exists.
     const focused = panel.contains(document.activeElement) ? document.activeElement.id : "";
     panel.innerHTML = html;
     if (focused) document.getElementById(focused)?.focus();
   };
 
-  const announce = (status, text) => {
+  const announce = (status, text, { isTrouble = false } = {}) => {
     if (status.textContent !== text) status.textContent = text;
+    status.classList.toggle("visually-hidden", !isTrouble);
+    status.classList.toggle("problem", isTrouble);
   };
 
   const watch = (panel) => {
     const status = document.getElementById(panel.dataset.progressStatus);
-    let wait = INTERVAL_MS;
+    let shown = "";
+    let failures = 0;
 
-    const next = () => setTimeout(refresh, wait);
+    const next = () => {
+      const wait = interval(panel);
+      if (wait) setTimeout(refresh, Math.min(wait * 2 ** failures, Math.max(wait, LONGEST_WAIT_MS)));
+    };
     const refresh = async () => {
       if (document.hidden) {
         document.addEventListener("visibilitychange", refresh, { once: true });
@@ -39,21 +43,23 @@
         const reply = await fetch(panel.dataset.progressUrl, { headers: { "X-Requested-With": "fetch" } });
         // Signed out meanwhile: the reply is the sign-in page, or a refusal. Asking again would change nothing.
         if (reply.redirected || (reply.status >= 400 && reply.status < 500)) {
-          announce(status, panel.dataset.progressEnded);
+          announce(status, panel.dataset.progressEnded, { isTrouble: true });
           return;
         }
         if (!reply.ok) throw new Error(String(reply.status));
-        replace(panel, (await reply.text()).trim());
+        const html = await reply.text();
+        if (html !== shown) replace(panel, html);
+        shown = html;
         announce(status, fragmentOf(panel).dataset.summary);
-        wait = INTERVAL_MS;
+        failures = 0;
       } catch {
-        announce(status, panel.dataset.progressLost);
-        wait = Math.min(wait * 2, MAX_INTERVAL_MS);
+        announce(status, panel.dataset.progressLost, { isTrouble: true });
+        failures += 1;
       }
-      if (isLive(panel)) next();
+      next();
     };
 
-    if (isLive(panel)) next();
+    next();
   };
 
   document.addEventListener("DOMContentLoaded", () => {

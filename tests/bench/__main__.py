@@ -1,0 +1,125 @@
+"""`python -m tests.bench [names]`: run benches on a database of their own and print a table.
+
+The database is a file in a temporary folder; with DATABASE_URL set to PostgreSQL, a new database on that server.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import django
+
+os.environ["DJANGO_SETTINGS_MODULE"] = "tests.settings"
+os.environ.setdefault("LOG_LEVEL", "ERROR")
+django.setup()
+
+from django.conf import settings  # noqa: E402
+from django.db import connection  # noqa: E402
+from rich.console import Console  # noqa: E402
+from rich.table import Table  # noqa: E402
+
+from tests.bench import limiter, onboarding, pages, sandbox_listing  # noqa: E402, F401  # they register themselves
+from tests.bench.registry import BENCHES, Figure, Options  # noqa: E402
+
+
+def main(arguments: list[str]) -> None:
+    """Run what was asked for; a bench that fails ends the run with its traceback."""
+    parser = _parser()
+    asked = parser.parse_args(arguments)
+    if unknown := set(asked.names) - BENCHES.keys():
+        parser.error(f"no such bench: {', '.join(sorted(unknown))}")
+    console = Console()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        settings.VAR_DIR = folder
+        with temporary_database(folder):
+            report = _run(asked.names, Options(folder, asked.rows, asked.companies), console)
+    console.print(_table(report))
+    if asked.json is not None:
+        asked.json.write_text(json.dumps(report, indent=2) + "\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description="Time what must stay quick.")
+    parser.add_argument("names", nargs="*", default=list(BENCHES), help=f"of {', '.join(BENCHES)}; default: all")
+    parser.add_argument("--json", type=Path, metavar="PATH", help="also write the figures to this file")
+    parser.add_argument(
+        "--rows", type=int, default=20_000, help="companies to time pages with; a million take ten minutes to fill in"
+    )
+    parser.add_argument("--companies", type=int, default=100, help="companies to onboard at once")
+    return parser
+
+
+@contextmanager
+def temporary_database(folder: Path) -> Iterator[None]:
+    """Migrate an empty database and make it the default one; it is dropped at the end."""
+    own = folder / "bench.sqlite3" if connection.vendor == "sqlite" else f"bench_{os.getpid()}"
+    connection.settings_dict["TEST"] = {**connection.settings_dict.get("TEST", {}), "NAME": str(own)}
+    before = connection.settings_dict["NAME"]
+    connection.creation.create_test_db(verbosity=0, autoclobber=True)
+    try:
+        yield
+    finally:
+        _end_other_sessions()
+        connection.creation.destroy_test_db(before, verbosity=0)
+
+
+def _end_other_sessions() -> None:
+    """PostgreSQL drops no database that is in use, and the limiter's pool keeps its connections."""
+    if connection.vendor == "postgresql":
+        others = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        with connection.cursor() as cursor:
+            cursor.execute(f"SELECT pg_terminate_backend(pid) {others}")
+
+
+def _run(names: list[str], options: Options, console: Console) -> dict[str, Any]:
+    figures: list[dict[str, Any]] = []
+    for name in names:
+        started = time.perf_counter()
+        console.print(f"{name}: {(BENCHES[name].__doc__ or '').splitlines()[0]}", highlight=False, markup=False)
+        figures += [_as_json(name, figure) for figure in BENCHES[name](options)]
+        console.print(f"  {time.perf_counter() - started:.1f} s", highlight=False)
+    return {"machine": machine(), "rows": options.rows, "companies": options.companies, "figures": figures}
+
+
+def machine() -> dict[str, Any]:
+    """What the figures depend on beside the code."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT sqlite_version()" if connection.vendor == "sqlite" else "SHOW server_version")
+        version = cursor.fetchone()[0]
+    return {
+        "cores": os.cpu_count(),
+        "load_average": round(os.getloadavg()[0], 2),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "django": django.get_version(),
+        "database": f"{connection.display_name} {version}",
+    }
+
+
+def _as_json(name: str, figure: Figure) -> dict[str, Any]:
+    value = float(f"{figure.value:.3g}")
+    return {"bench": name, "figure": figure.name, "value": value, "unit": figure.unit, "note": figure.note}
+
+
+def _table(report: dict[str, Any]) -> Table:
+    caption = ", ".join(f"{key.replace('_', ' ')}: {value}" for key, value in report["machine"].items())
+    table = Table("Bench", "Figure", "Value", "Unit", "Circumstances", caption=caption)
+    table.columns[2].justify = "right"
+    for row in report["figures"]:
+        table.add_row(row["bench"], row["figure"], f"{row['value']:g}", row["unit"], row["note"])
+    return table
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

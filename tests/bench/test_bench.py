@@ -1,0 +1,35 @@
+"""The benches still run. What they measure is for people to judge."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """`python -m tests.bench ...` on a database of its own."""
+    environment = {name: value for name, value in os.environ.items() if name != "DATABASE_URL"}
+    command = [sys.executable, "-m", "tests.bench", *arguments]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+
+
+def test_a_small_run_prints_a_table_and_writes_figures_with_their_circumstances(tmp_path: Path) -> None:
+    ran = bench("limiter", "pages", "--rows", "60", "--json", str(tmp_path / "figures.json"))
+    assert ran.returncode == 0, ran.stderr
+    report = json.loads((tmp_path / "figures.json").read_text())
+    assert report["machine"]["cores"] == os.cpu_count()
+    assert report["rows"] == 60
+    assert {figure["bench"] for figure in report["figures"]} == {"limiter", "pages"}
+    assert all(figure["value"] > 0 for figure in report["figures"])
+    assert "change history" in ran.stdout
+
+
+def test_an_unknown_name_is_refused_with_the_known_ones() -> None:
+    refused = bench("speed")
+    assert refused.returncode == 2
+    assert "no such bench: speed" in refused.stderr

@@ -1,0 +1,257 @@
+"""Reading status from Codat: by button, by schedule, and when Codat is away."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from django.utils import timezone
+from pytest_django.fixtures import Settings
+
+from feeds import tasks
+from feeds.codat.errors import CodatError, NotFound
+from feeds.models import AuditEntry, Company, Connection, Heartbeat, SourceAccount
+from feeds.services import gateway, health, leases, sync
+from feeds.services.errors import Refused
+from feeds.states import AccountStatus, OnboardingState
+from tests.factories import CompanyFactory, SourceAccountFactory
+from tests.sandbox_process import SandboxProcess
+from tests.services.conftest import Onboard
+from tests.services.grid import ACCOUNTS, RM
+
+
+@pytest.fixture
+def company(codat: SandboxProcess, onboard: Onboard) -> Company:
+    """An onboarded customer with two accounts."""
+    return onboard()
+
+
+def connect(codat: SandboxProcess, company: Company, **fields: object) -> None:
+    """The customer's part."""
+    codat.connect(company.codat_id, company.connections.get().codat_id, **fields)
+
+
+# --- By button -------------------------------------------------------------------------------------------------------
+def test_a_refresh_says_what_changed_and_the_second_that_nothing_did(company: Company, codat: SandboxProcess) -> None:
+    connect(codat, company)
+    names = company.source_accounts.order_by("pk").values_list("name", flat=True)
+    changes = sync.refresh_company(company, actor=RM).changes
+    assert changes == ["Connection: PendingAuth → Linked", *(f"{name}: pending → connected" for name in names)]
+    company.refresh_from_db()
+    assert company.onboarding_state == OnboardingState.LINKED
+    assert sync.refresh_company(company, actor=RM).changes == []
+
+
+def test_accounts_of_the_same_name_are_told_apart(codat: SandboxProcess, company: Company) -> None:
+    company.source_accounts.update(name="Main")
+    chosen = company.source_accounts.latest("pk")
+    connect(codat, company, accountIds=[chosen.account_id])
+    changes = sync.refresh_company(company, actor=RM).changes
+    assert changes == ["Connection: PendingAuth → Linked", "Main: pending → connected"]
+
+
+def test_a_linked_connection_with_one_silent_account_is_shown_as_it_is(company: Company, codat: SandboxProcess) -> None:
+    connect(codat, company)
+    sync.refresh_company(company, actor=RM)
+    silent = company.source_accounts.earliest("pk")
+    codat.disconnect(company.codat_id, company.connections.get().codat_id, accountId=silent.account_id, now=True)
+    changes = sync.refresh_company(company, actor=RM).changes
+    assert changes == [f"{silent.name}: connected → disconnected"]
+    company.refresh_from_db()
+    assert company.onboarding_state == OnboardingState.LINKED
+
+
+def test_an_account_that_codat_lost_is_gone_and_comes_back_when_it_is_listed_again(
+    company: Company, codat: SandboxProcess
+) -> None:
+    account = company.source_accounts.earliest("pk")
+    SourceAccount.objects.filter(pk=account.pk).update(account_id="never-in-codat")
+    assert sync.refresh_company(company, actor=RM).changes == [f"{account.name}: pending → gone"]
+    SourceAccount.objects.filter(pk=account.pk).update(account_id=account.account_id)
+    assert sync.refresh_company(company, actor=RM).changes == [f"{account.name}: gone → pending"]
+
+
+@pytest.mark.parametrize("fault", ["malformed", "drop_before"])
+def test_a_listing_that_cannot_be_read_marks_nothing_as_gone(
+    fault: str, company: Company, codat: SandboxProcess
+) -> None:
+    codat.post_fault(fault, method="GET", path=ACCOUNTS, times=None)
+    with pytest.raises(CodatError):
+        sync.refresh_company(company, actor=RM)
+    assert not company.source_accounts.filter(gone_at__isnull=False).exists()
+    assert company.connections.get().gone_at is None
+
+
+def test_a_reading_that_changes_nothing_leaves_no_history_but_a_newer_as_of(company: Company) -> None:
+    entries = AuditEntry.objects.count()
+    before = company.source_accounts.earliest("pk").read_at
+    sync.refresh_company(company, actor=RM)
+    assert AuditEntry.objects.count() == entries
+    after = company.source_accounts.earliest("pk").read_at
+    assert before is not None
+    assert after is not None
+    assert after > before
+
+
+def test_what_a_refresh_changed_is_attributed_to_who_asked(company: Company, codat: SandboxProcess) -> None:
+    connect(codat, company)
+    last = AuditEntry.objects.latest("pk").pk
+    sync.refresh_company(company, actor=RM)
+    assert set(AuditEntry.objects.filter(pk__gt=last).values_list("actor_name", "source")) == {(RM.name, RM.source)}
+
+
+def test_a_status_that_codat_added_is_stored_and_shown_as_unknown(company: Company, codat: SandboxProcess) -> None:
+    SourceAccount.objects.update(status="hibernating")
+    account = company.source_accounts.earliest("pk")
+    assert str(account.status_meaning.label) == "hibernating"
+    assert f"{account.name}: hibernating → pending" in sync.refresh_company(company, actor=RM).changes
+
+
+def test_a_company_that_codat_lost_is_a_message(company: Company) -> None:
+    Company.objects.filter(pk=company.pk).update(codat_id="00000000-0000-4000-8000-000000000000")
+    company.refresh_from_db()
+    with pytest.raises(NotFound):
+        sync.refresh_company(company, actor=RM)
+
+
+def test_a_company_without_a_connection_is_refused(db: None) -> None:
+    for company in (CompanyFactory(), CompanyFactory(in_codat=True)):
+        with pytest.raises(Refused, match="no connection in Codat yet"):
+            sync.refresh_company(company, actor=RM)
+
+
+def test_a_company_that_a_worker_holds_is_refused_and_left_alone(company: Company, codat: SandboxProcess) -> None:
+    token = leases.claim(company.pk)
+    before = codat.stats()["requests"]
+    with pytest.raises(Refused, match="Try again in a moment"):
+        sync.refresh_company(company, actor=RM, patience=0)
+    assert codat.stats()["requests"] == before
+    company.refresh_from_db()
+    assert company.lease_token == token
+
+
+def test_a_reading_that_took_longer_than_its_lease_is_thrown_away(
+    company: Company, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An account that another worker added meanwhile is not in the old list, and must not be taken for gone."""
+    settings.ONBOARDING_LEASE_SECONDS = 0
+    late = SourceAccountFactory(company=company, connection=company.connections.get(), status=AccountStatus.PENDING)
+    client = gateway.client()
+    listing = client.list_source_accounts
+
+    def slow_listing(*ids: str) -> object:
+        found = listing(*ids)
+        SourceAccount.objects.filter(pk=late.pk).update(account_id="added-meanwhile")
+        assert leases.claim(company.pk)  # another worker finds the lease expired
+        return found
+
+    monkeypatch.setattr(client, "list_source_accounts", slow_listing)
+    with pytest.raises(Refused, match="went on with this company"):
+        sync.refresh_company(company, actor=RM)
+    late.refresh_from_db()
+    assert late.gone_at is None
+
+
+# --- By schedule -----------------------------------------------------------------------------------------------------
+def test_the_schedule_reads_recent_companies_that_are_not_finished(codat: SandboxProcess, onboard: Onboard) -> None:
+    waiting, old, done = onboard(), onboard(), onboard()
+    Company.objects.filter(pk=old.pk).update(onboarding_changed_at=timezone.now() - timedelta(days=3))
+    connect(codat, done)
+    sync.refresh_company(done, actor=RM)
+    Connection.objects.update(polled_at=None)
+    connect(codat, waiting)
+
+    assert tasks.refresh_recent() == "1 read"
+    waiting.refresh_from_db()
+    assert waiting.onboarding_state == OnboardingState.LINKED
+    assert set(Connection.objects.filter(polled_at__isnull=False)) == {waiting.connections.get()}
+
+
+def test_the_schedule_reads_a_linked_company_until_its_last_account_is_connected(
+    company: Company, codat: SandboxProcess, settings: Settings
+) -> None:
+    settings.STATUS_REFRESH_SECONDS = 0
+    first, second = company.source_accounts.order_by("pk")
+    connect(codat, company, accountIds=[first.account_id])
+    assert sync.refresh_recent() == 1
+    connect(codat, company, accountIds=[second.account_id])
+    assert sync.refresh_recent() == 1
+    second.refresh_from_db()
+    assert second.status == AccountStatus.CONNECTED
+    assert sync.refresh_recent() == 0
+
+
+def test_the_schedule_reads_each_company_once_in_its_interval(company: Company) -> None:
+    assert sync.refresh_recent() == 1
+    assert sync.refresh_recent() == 0
+    Connection.objects.update(polled_at=timezone.now() - timedelta(seconds=61))
+    assert sync.refresh_recent() == 1
+
+
+def test_two_runs_that_overlap_read_each_company_once(
+    codat: SandboxProcess, onboard: Onboard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    onboard(), onboard()
+    read: list[int] = []
+    real = sync.refresh_company
+
+    def read_while_another_run_starts(company: Company, **options: object) -> object:
+        read.append(company.pk)
+        if len(read) == 1:
+            sync.refresh_recent()
+        return real(company, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(sync, "refresh_company", read_while_another_run_starts)
+    sync.refresh_recent()
+    assert sorted(read) == sorted(set(read))
+    assert len(read) == 2
+
+
+def test_one_company_that_codat_does_not_know_does_not_stop_the_rest(codat: SandboxProcess, onboard: Onboard) -> None:
+    lost, fine = onboard(), onboard()
+    Company.objects.filter(pk=lost.pk).update(codat_id="00000000-0000-4000-8000-000000000000")
+    assert sync.refresh_recent() == 1
+    assert fine.source_accounts.latest("pk").read_at is not None
+    assert Heartbeat.objects.filter(name=health.POLL).exists()
+
+
+def test_while_codat_is_away_the_schedule_gives_up_at_once_and_the_poll_does_not_look_good(
+    codat: SandboxProcess, onboard: Onboard
+) -> None:
+    companies = [onboard() for _number in range(3)]
+    codat.post_fault("status", method="GET", status=503, times=None)
+    before = codat.requests_made(f"GET {ACCOUNTS}")
+    assert sync.refresh_recent() == 0
+    assert codat.requests_made(f"GET {ACCOUNTS}") == before + 3  # one company, with the client's two retries
+    assert not Heartbeat.objects.filter(name=health.POLL).exists()
+    codat.clear_faults()
+    assert sync.refresh_recent() == len(companies) - 1  # the next minute goes on with the others
+    assert Heartbeat.objects.filter(name=health.POLL).exists()
+
+
+def test_a_wrong_key_is_no_good_poll(company: Company, settings: Settings) -> None:
+    settings.CODAT_API_KEY = "wrong"
+    assert sync.refresh_recent() == 0
+    assert not Heartbeat.objects.filter(name=health.POLL).exists()
+
+
+def test_with_nothing_to_read_the_poll_is_good(db: None) -> None:
+    assert tasks.refresh_recent() == "0 read"
+    assert Heartbeat.objects.filter(name=health.POLL).exists()
+
+
+def test_the_schedule_skips_a_company_that_a_worker_holds(codat: SandboxProcess, onboard: Onboard) -> None:
+    held, free = onboard(), onboard()
+    leases.claim(held.pk)
+    assert sync.refresh_recent() == 1
+    free.refresh_from_db()
+    assert free.connections.get().polled_at is not None
+
+
+def test_the_schedule_stops_when_its_time_is_up(
+    codat: SandboxProcess, onboard: Onboard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    onboard(), onboard()
+    monkeypatch.setattr(sync, "REFRESH_BUDGET", -1.0)
+    assert sync.refresh_recent() == 0
+    assert not Connection.objects.filter(polled_at__isnull=False).exists()

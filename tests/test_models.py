@@ -1,0 +1,251 @@
+"""The database itself refuses what may not be, and every state has its words."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from django.apps import apps
+from django.db import IntegrityError, models, transaction
+from django.db.models import ProtectedError
+from django.utils import timezone
+
+from feeds import states
+from feeds.models import BatchItem, CodatQuota, Company, Connection, Operation, SourceAccount
+from feeds.states import Meaning, OperationKind, OperationState
+from tests.factories import (
+    BatchFactory,
+    CompanyFactory,
+    ConnectionFactory,
+    OperationFactory,
+    SourceAccountFactory,
+    UserFactory,
+)
+
+pytestmark = pytest.mark.django_db
+
+
+# --- Constraints -----------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Bad:
+    """Values that the constraint named here refuses, on a row that is otherwise good."""
+
+    constraint: str
+    make: Callable[..., Any]
+    values: dict[str, Any]
+
+    def __str__(self) -> str:
+        return f"{self.constraint} {self.values}"
+
+
+CHECKED = [
+    Bad("company_country_us_or_ca", CompanyFactory, {"country": "FR"}),
+    Bad("company_country_us_or_ca", CompanyFactory, {"country": ""}),
+    Bad("company_language_en_or_fr", CompanyFactory, {"language": "de"}),
+    Bad("company_has_customer_number", CompanyFactory, {"customer_number": ""}),
+    Bad("company_has_legal_name", CompanyFactory, {"legal_name": ""}),
+    Bad("company_onboarding_state_known", CompanyFactory, {"onboarding_state": "half done"}),
+    Bad("connection_has_codat_id", ConnectionFactory, {"codat_id": ""}),
+    Bad("connection_link_has_expiry", ConnectionFactory, {"link_url": "https://link.example/1"}),
+    Bad("account_has_account_id", SourceAccountFactory, {"account_id": ""}),
+    Bad("account_has_number", SourceAccountFactory, {"account_number": ""}),
+    Bad("account_has_name", SourceAccountFactory, {"name": ""}),
+    Bad("account_type_known", SourceAccountFactory, {"account_type": "piggy bank"}),
+    Bad("account_currency_iso_4217", SourceAccountFactory, {"currency": "usd"}),
+    Bad("account_currency_iso_4217", SourceAccountFactory, {"currency": "US"}),
+    Bad("account_currency_iso_4217", SourceAccountFactory, {"currency": "US1"}),
+    Bad("account_routing_type_known", SourceAccountFactory, {"routing_type": "guess"}),
+    Bad("operation_state_known", OperationFactory, {"state": "lost"}),
+    Bad("operation_kind_known", OperationFactory, {"kind": "hope"}),
+]
+UNIQUE = {
+    "company_codat_id_unique",
+    "connection_one_live_per_company",
+    "account_id_unique_per_company",
+    "operation_one_open_per_company_kind",
+    "operation_one_open_per_account_kind",
+    "batch_item_unique",
+    "codat_quota_single_row",
+}
+
+
+def refuses(constraint: str, write: Callable[[], object]) -> None:
+    """Assert that the database refuses `write` because of this constraint."""
+    with pytest.raises(IntegrityError) as refused, transaction.atomic():
+        write()
+    # SQLite names the columns of a unique constraint without a condition instead.
+    text = str(refused.value)
+    assert constraint in text or "UNIQUE constraint failed" in text
+
+
+def test_every_constraint_of_ours_is_tested_here() -> None:
+    declared = {
+        constraint.name for model in apps.get_app_config("feeds").get_models() for constraint in model._meta.constraints
+    }
+    assert {bad.constraint for bad in CHECKED} | UNIQUE == declared
+
+
+@pytest.mark.parametrize("bad", CHECKED, ids=str)
+def test_a_bad_new_row_is_refused(bad: Bad) -> None:
+    refuses(bad.constraint, lambda: bad.make(**bad.values))
+
+
+@pytest.mark.parametrize("bad", CHECKED, ids=str)
+def test_a_bad_change_is_refused_even_past_the_models(bad: Bad) -> None:
+    row = bad.make()
+    rows = type(row)._default_manager.filter(pk=row.pk)
+    refuses(bad.constraint, lambda: rows.update(**bad.values))
+
+
+def test_two_companies_may_lack_a_codat_id_but_not_share_one() -> None:
+    CompanyFactory(codat_id="")
+    CompanyFactory(codat_id="")
+    CompanyFactory(codat_id="same")
+    refuses("company_codat_id_unique", lambda: CompanyFactory(codat_id="same"))
+
+
+def test_customer_numbers_and_uids_are_unique() -> None:
+    company = CompanyFactory()
+    refuses("customer_number", lambda: CompanyFactory(customer_number=company.customer_number))
+    refuses("uid", lambda: CompanyFactory(uid=company.uid))
+
+
+def test_a_company_has_one_live_connection_and_any_number_that_are_gone() -> None:
+    company = CompanyFactory(in_codat=True)
+    ConnectionFactory.create_batch(2, company=company, gone_at=timezone.now())
+    gone = company.connections.earliest("pk")
+    ConnectionFactory(company=company)
+    refuses("connection_one_live_per_company", lambda: ConnectionFactory(company=company))
+    refuses("connection_one_live_per_company", lambda: Connection.objects.filter(pk=gone.pk).update(gone_at=None))
+    refuses("codat_id", lambda: ConnectionFactory(codat_id=gone.codat_id))
+
+
+def test_an_account_id_is_had_once_by_a_company_and_by_others_too() -> None:
+    account = SourceAccountFactory()
+    SourceAccountFactory(account_id=account.account_id)
+    refuses(
+        "account_id_unique_per_company",
+        lambda: SourceAccountFactory(company=account.company, account_id=account.account_id),
+    )
+
+
+@pytest.mark.parametrize("state", OperationState)
+def test_a_company_has_one_open_row_of_a_kind(state: OperationState) -> None:
+    company = CompanyFactory(in_codat=True)
+    OperationFactory(company=company, state=state)
+    OperationFactory(company=company, kind=OperationKind.UNLINK_CONNECTION)
+    OperationFactory(kind=OperationKind.REFRESH_LINK)
+    if state in states.OPEN_OPERATION_STATES:
+        refuses("operation_one_open_per_company_kind", lambda: OperationFactory(company=company))
+    else:
+        assert OperationFactory(company=company).pk
+
+
+@pytest.mark.parametrize("state", OperationState)
+def test_an_account_has_one_open_row_of_a_kind(state: OperationState) -> None:
+    account, other = SourceAccountFactory(in_codat=True), SourceAccountFactory(in_codat=True)
+    of_account = {"company": account.company, "account": account, "kind": OperationKind.RENAME_ACCOUNT}
+    OperationFactory(**of_account, state=state)
+    OperationFactory(**of_account | {"account": other})
+    if state in states.OPEN_OPERATION_STATES:
+        refuses("operation_one_open_per_account_kind", lambda: OperationFactory(**of_account))
+    else:
+        assert OperationFactory(**of_account).pk
+
+
+def test_a_company_is_in_a_batch_once() -> None:
+    batch, company = BatchFactory(), CompanyFactory()
+    BatchItem.objects.create(batch=batch, company=company)
+    refuses("batch_item_unique", lambda: BatchItem.objects.create(batch=batch, company=company))
+
+
+def test_the_quota_is_one_row() -> None:
+    values = {"limit": 1000, "remaining": 1, "read_at": timezone.now()}
+    CodatQuota.objects.create(**values)
+    refuses("codat_quota_single_row", lambda: CodatQuota.objects.create(pk=2, **values))
+
+
+@pytest.mark.parametrize(
+    "make", [ConnectionFactory, SourceAccountFactory, OperationFactory], ids=lambda make: make._meta.model.__name__
+)
+def test_a_company_with_a_past_cannot_be_deleted(make: Callable[[], Any]) -> None:
+    with pytest.raises(ProtectedError):
+        make().company.delete()
+
+
+def test_rows_outlive_the_person_who_asked() -> None:
+    user = UserFactory()
+    company = CompanyFactory(manager=user, onboarding_by=user, onboarding_by_name="Rita Moreau")
+    operation = OperationFactory(company=company, requested_by=user, requested_by_name="Rita Moreau")
+    user.delete()
+    company.refresh_from_db()
+    operation.refresh_from_db()
+    assert (company.manager, company.onboarding_by, operation.requested_by) == (None, None, None)
+    assert operation.requested_by_name == company.onboarding_by_name == "Rita Moreau"
+
+
+# --- States ----------------------------------------------------------------------------------------------------------
+TABLES: list[tuple[type[models.TextChoices], dict[str, Meaning]]] = [
+    (states.OnboardingState, states.ONBOARDING_MEANINGS),
+    (states.ConnectionStatus, states.CONNECTION_MEANINGS),
+    (states.AccountStatus, states.ACCOUNT_MEANINGS),
+    (states.OperationState, states.OPERATION_MEANINGS),
+]
+tables = pytest.mark.parametrize(("enum", "meanings"), TABLES, ids=[enum.__name__ for enum, _meanings in TABLES])
+
+
+@tables
+def test_every_state_has_its_words_and_its_colour(enum: type[models.TextChoices], meanings: dict[str, Meaning]) -> None:
+    assert set(meanings) - {states.NOT_IN_CODAT} == set(enum.values)
+    for meaning in meanings.values():
+        assert str(meaning.label)
+        assert str(meaning.meaning).endswith(".")
+        assert not str(meaning.next_step) or str(meaning.next_step).endswith(".")
+
+
+@tables
+@pytest.mark.parametrize("value", ["Hibernating", " ", "LINKED", "<b>"])
+def test_a_state_that_codat_adds_is_shown_as_it_is(
+    value: str, enum: type[models.TextChoices], meanings: dict[str, Meaning]
+) -> None:
+    meaning = states.describe(meanings, value)
+    assert (meaning.label, meaning.tone) == (value, states.Tone.WARNING)
+    assert "does not know yet" in str(meaning.meaning)
+
+
+def test_every_row_can_say_its_state_whatever_it_is() -> None:
+    for row in (Connection(status="Hibernating"), SourceAccount(status="hibernating"), Operation(state="lost")):
+        assert str(row.status_meaning.label if not isinstance(row, Operation) else row.state_meaning.label)
+    assert str(Company(onboarding_state="lost").onboarding.label) == "lost"
+
+
+def test_every_kind_of_operation_has_a_label() -> None:
+    assert all(str(kind.label)[0].isupper() for kind in OperationKind)
+
+
+# --- Small predicates ------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("values", "is_there"),
+    [({"codat_id": "x"}, True), ({"codat_id": ""}, False), ({"codat_id": "x", "gone_at": timezone.now()}, False)],
+)
+def test_a_company_is_in_codat(values: dict[str, Any], is_there: bool) -> None:
+    assert Company(**values).is_in_codat == is_there
+
+
+@pytest.mark.parametrize(
+    ("values", "is_there"),
+    [({"connection_id": 1}, True), ({}, False), ({"connection_id": 1, "gone_at": timezone.now()}, False)],
+)
+def test_an_account_is_in_codat(values: dict[str, Any], is_there: bool) -> None:
+    assert SourceAccount(**values).is_in_codat == is_there
+
+
+def test_no_row_shows_an_account_number_or_a_link_as_its_name() -> None:
+    account = SourceAccountFactory(account_number="900417733218")
+    connection = ConnectionFactory(with_link=True, codat_id=str(uuid.uuid4()))
+    for text in (str(account), repr(account), str(connection), repr(connection)):
+        assert "900417733218" not in text
+        assert "otp" not in text
