@@ -21,7 +21,7 @@ CHUNK = 5000
 def seed(codat: SandboxProcess, companies: int, *, accounts: int = 0, linked: bool = True) -> None:
     """Put companies with one connection each into the stand-in, and hold the same in our mirror."""
     codat.control("POST", "seed", {"companies": companies, "accounts": accounts, "linked": linked})
-    replies = CodatClient(codat.url, codat.api_key).iter_companies()
+    replies = CodatClient(codat.url, codat.api_key).iter_companies(tags="uid~seed-")
     while chunk := list(islice(replies, CHUNK)):
         _mirror(chunk)
     for connection in Connection.objects.select_related("company") if accounts else ():

@@ -128,8 +128,6 @@ def _go_on(walk: Walk, token: uuid.UUID) -> Outcome:
         while not progress.is_complete:
             if not budget.may_spend(Priority.HEALTHY):
                 return Outcome.POSTPONED
-            if time.monotonic() > deadline:
-                return Outcome.PAUSED
             page = pages.take(progress.next_page)
             companies = {key(company["id"]): company for company in page.companies}
             fresh = progress.take(companies, total=page.total, has_next=page.has_next)
@@ -140,6 +138,8 @@ def _go_on(walk: Walk, token: uuid.UUID) -> Outcome:
             with transaction.atomic(durable=True):
                 walk.commit(row)
                 _checkpoint(walk, token, row, progress)
+            if time.monotonic() > deadline:
+                return Outcome.PAUSED
     walk.finish(row, progress.seen)
     if not _mine(walk, token).update(
         complete_as_of=row.started_at, started_at=None, seen=b"", missing_connections=[], retry_at=None, error=""
