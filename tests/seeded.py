@@ -18,13 +18,18 @@ from tests.sandbox_process import SandboxProcess
 CHUNK = 5000
 
 
-def seed(codat: SandboxProcess, companies: int, *, accounts: int = 0, linked: bool = True) -> None:
-    """Put companies with one connection each into the stand-in, and hold the same in our mirror."""
+def seed(
+    codat: SandboxProcess, companies: int, *, accounts: int = 0, linked: bool = True, with_accounts: bool = True
+) -> None:
+    """Put companies with one connection each into the stand-in, and hold the same in our mirror.
+
+    `with_accounts`: hold the accounts too, which takes a call for each connection.
+    """
     codat.control("POST", "seed", {"companies": companies, "accounts": accounts, "linked": linked})
-    replies = CodatClient(codat.url, codat.api_key).iter_companies()
+    replies = CodatClient(codat.url, codat.api_key).iter_companies(tags="uid~seed-")
     while chunk := list(islice(replies, CHUNK)):
         _mirror(chunk)
-    for connection in Connection.objects.select_related("company") if accounts else ():
+    for connection in Connection.objects.select_related("company") if accounts and with_accounts else ():
         _mirror_accounts(codat, connection)
 
 

@@ -56,7 +56,7 @@ def state() -> BudgetState:
         return BudgetState(None, None, 0, 0, None, 0, None, None)
     now = timezone.now()
     remaining, reserve = _remaining(quota, now), _reserve(quota)
-    postponed, since = _postponed(now)
+    postponed, since = _postponed(quota, now)
     return BudgetState(
         limit=quota.limit,
         remaining=remaining,
@@ -69,14 +69,14 @@ def state() -> BudgetState:
     )
 
 
-def _postponed(now: datetime) -> tuple[int, datetime | None]:
-    """Due connections that the budget does not let us read, and since when the first of them waits."""
-    if may_spend(Priority.HEALTHY):
-        return 0, None
+def _postponed(quota: CodatQuota, now: datetime) -> tuple[int, datetime | None]:
+    """How many due connections the quota does not suffice for now, and since when the first of them waits."""
     waiting = polling.due(Priority.HEALTHY, now).order_by()
     if may_spend(Priority.LINK):
         waiting = waiting.exclude(polling.urgent(now))
-    return waiting.count(), waiting.aggregate(since=Min("poll_due_at"))["since"]
+    affordable = max(0, _remaining(quota, now) - _floor(quota, Priority.HEALTHY, now))
+    postponed = max(0, waiting.count() - affordable)
+    return postponed, waiting.aggregate(since=Min("poll_due_at"))["since"] if postponed else None
 
 
 def _floor(quota: CodatQuota, priority: Priority, now: datetime) -> int:

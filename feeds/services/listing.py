@@ -18,6 +18,7 @@ from hashlib import blake2b
 from typing import Any, Protocol
 
 import structlog
+from django.conf import settings
 from django.db import transaction
 from django.db.models import Q
 from django.utils import timezone
@@ -36,7 +37,6 @@ log = structlog.get_logger(__name__)
 PAGE_SIZE = MAX_PAGE_SIZE
 WALK_SECONDS = 12.0
 """After so long a task asks for no further page: one call may last 45 seconds, and a queue task lives sixty."""
-LEASE = timedelta(seconds=90)
 STALE_AFTER = timedelta(hours=1)
 """A walk that stood still for so long begins anew: its first pages are too old to be added to the others."""
 RETRY_AFTER = timedelta(minutes=10)
@@ -96,24 +96,25 @@ def run(walk: Walk) -> Outcome:
         _mine(walk, token).update(lease_token=None, lease_expires_at=None)
 
 
-def is_under_way(name: str) -> bool:
-    """Whether a worker walks right now."""
-    return ListingWalk.objects.filter(name=name, lease_expires_at__gt=timezone.now()).exists()
-
-
 def _claim(walk: Walk) -> uuid.UUID | None:
     now = timezone.now()
     token = uuid.uuid4()
     ListingWalk.objects.get_or_create(name=walk.name)
     free = Q(lease_expires_at__isnull=True) | Q(lease_expires_at__lte=now)
     with transaction.atomic():
-        if not ListingWalk.objects.filter(free, name=walk.name).update(lease_token=token, lease_expires_at=now + LEASE):
+        if not ListingWalk.objects.filter(free, name=walk.name).update(
+            lease_token=token, lease_expires_at=now + _lease()
+        ):
             return None
         row = ListingWalk.objects.get(name=walk.name)
         if row.started_at is None or row.started_at < now - STALE_AFTER:
             _mine(walk, token).update(started_at=now, next_page=1, total=0, seen=b"", missing_connections=[])
             walk.begin(now)
     return token
+
+
+def _lease() -> timedelta:
+    return timedelta(seconds=settings.ONBOARDING_LEASE_SECONDS)
 
 
 def _mine(walk: Walk, token: uuid.UUID) -> Any:
@@ -128,8 +129,6 @@ def _go_on(walk: Walk, token: uuid.UUID) -> Outcome:
         while not progress.is_complete:
             if not budget.may_spend(Priority.HEALTHY):
                 return Outcome.POSTPONED
-            if time.monotonic() > deadline:
-                return Outcome.PAUSED
             page = pages.take(progress.next_page)
             companies = {key(company["id"]): company for company in page.companies}
             fresh = progress.take(companies, total=page.total, has_next=page.has_next)
@@ -140,6 +139,8 @@ def _go_on(walk: Walk, token: uuid.UUID) -> Outcome:
             with transaction.atomic(durable=True):
                 walk.commit(row)
                 _checkpoint(walk, token, row, progress)
+            if time.monotonic() > deadline:
+                return Outcome.PAUSED
     walk.finish(row, progress.seen)
     if not _mine(walk, token).update(
         complete_as_of=row.started_at, started_at=None, seen=b"", missing_connections=[], retry_at=None, error=""
@@ -155,7 +156,7 @@ def _checkpoint(walk: Walk, token: uuid.UUID, row: ListingWalk, progress: Listin
         total=progress.total,
         seen=array("Q", progress.seen).tobytes(),
         missing_connections=row.missing_connections,
-        lease_expires_at=timezone.now() + LEASE,
+        lease_expires_at=timezone.now() + _lease(),
     )
     if not still_ours:
         raise LeaseLost

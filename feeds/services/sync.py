@@ -40,6 +40,8 @@ POLL_SECONDS = 20.0
 """After so long a poll begins no further reading: the slowest is two calls, and a queue task lives sixty seconds."""
 CLAIM = 10
 """Connections claimed at once: few, so that workers share evenly, and what a killed one held is soon read."""
+PATIENCE = timedelta(seconds=3)
+"""How long another task waits for a worker before a poll gives way to it."""
 CALLS_EACH = 2
 """Calls that one reading takes at most, when nothing has to be tried again."""
 CODAT_IS_CLOSED = (Unreachable, RateLimited, LimiterBusy, Unauthorized, PaymentRequired)
@@ -210,7 +212,7 @@ def poll() -> int:
                 read += 1
     if read or not failed:
         health.beat(health.POLL)
-    if read and time.monotonic() > deadline and not queue.waiting_count(0):
+    if read and time.monotonic() > deadline and not _others_wait():
         queue.enqueue(queue.POLL)
     return read
 
@@ -248,5 +250,11 @@ def _claimed_in_turn(deadline: float) -> Generator[tuple[Priority, Connection], 
                     yield priority, waiting.pop(0)
             finally:
                 polling.give_back(waiting)
-            if queue.waiting_count(0):
+            if _others_wait():
                 return
+
+
+def _others_wait() -> bool:
+    """Whether some task has found no worker for longer than a free one would take to fetch it."""
+    since = queue.oldest_waiting_since()
+    return since is not None and since < timezone.now() - PATIENCE

@@ -132,7 +132,9 @@ def _official_client_loop(codat: SandboxProcess) -> float:
 
 
 def _read_one(client: CodatBankFeeds, company_id: str, connection_id: str) -> None:
-    assert client.connections.get(request={"company_id": company_id, "connection_id": connection_id}).id == connection_id
+    assert (
+        client.connections.get(request={"company_id": company_id, "connection_id": connection_id}).id == connection_id
+    )
 
 
 def _timed(action: Callable[[], object]) -> float:
