@@ -80,6 +80,17 @@ def mark_connection_gone(connection: Connection) -> None:
         account.save(update_fields=["connection", "status", "feed_start_date", "updated_at"])
 
 
+def mark_company_gone(company: Company) -> None:
+    """Codat no longer has this company, nor anything of it. Its onboarding begins anew when a person asks for it."""
+    company.gone_at = timezone.now()
+    company.save(update_fields=["gone_at", "updated_at"])
+    connection = live_connection(company)
+    if connection is not None:
+        mark_connection_gone(connection)
+    gone = _("Codat no longer has this company. Press Retry to make it again.")
+    set_onboarding(company, OnboardingState.FAILED, gone)
+
+
 def settle_onboarding(company: Company) -> None:
     """After a reading: `Linked` once the customer has connected, `Link ready` when that is no longer so."""
     if company.onboarding_state not in (OnboardingState.LINK_READY, OnboardingState.LINKED):

@@ -45,8 +45,8 @@ def refresh_company(company: Company, *, actor: Actor, patience: float = 3.0) ->
     Raises CodatError, and Refused when a worker holds the company for more than `patience` seconds or it is not in
     Codat.
     """
-    if not company.is_in_codat or mirror.live_connection(company) is None:
-        raise Refused(_("This company has no connection in Codat yet. Press Onboard first."))
+    if not company.is_in_codat:
+        raise Refused(_("This company is not in Codat yet. Press Onboard first."))
     with audit.acting(actor), leases.hold(company.pk, patience=patience) as token:
         before = _statuses(company)
         if _read_accounts(company, token):
@@ -93,7 +93,14 @@ def _has_served(connection: Connection, replies: list[AccountReply]) -> bool:
 def _read_connections(company: Company, token: uuid.UUID) -> None:
     """Read the list of connections, which is complete: the one we hold is gone when it is not there."""
     leases.renew(company.pk, token)
-    replies = gateway.client().list_connections(company.codat_id)
+    try:
+        replies = gateway.client().list_connections(company.codat_id)
+    except NotFound:
+        if _is_listed(company, token):
+            raise
+        with transaction.atomic(durable=True):
+            mirror.mark_company_gone(leases.lock(company.pk, token))
+        return
     with transaction.atomic(durable=True):
         company = leases.lock(company.pk, token)
         connection = mirror.live_connection(company)
@@ -104,6 +111,13 @@ def _read_connections(company: Company, token: uuid.UUID) -> None:
             if connection is None or reply.id == connection.codat_id:
                 connection = mirror.apply_connection(company, reply)
         mirror.settle_onboarding(company)
+
+
+def _is_listed(company: Company, token: uuid.UUID) -> bool:
+    """Whether Codat's list has the company: one refused reading is no proof that it is gone."""
+    leases.renew(company.pk, token)
+    found = gateway.client().find_companies_by_tag(mapping.UID_TAG, str(company.uid))
+    return any(reply.id == company.codat_id for reply in found)
 
 
 def _statuses(company: Company) -> dict[tuple[str, int], str]:
