@@ -139,8 +139,13 @@ _AUDITED: dict[type[models.Model], dict[str, Any]] = {
         ]
     },
     Incident: {"include_fields": ["opened_at", "released_at", "released_by_name", "note"]},
+    # Of a password an auditor may know that it was changed, and by whom.
     User: {
-        "include_fields": ["username", "first_name", "last_name", "email", "is_active", "is_staff", "is_superuser"],
+        "include_fields": [
+            "username", "password", "first_name", "last_name", "email", "is_active", "is_staff", "is_superuser",
+        ],
+        "mask_fields": ["password"],
+        "mask_callable": "feeds.audit.hide_value",
         "m2m_fields": {"groups", "user_permissions"},
     },
     Group: {"include_fields": ["name"], "m2m_fields": {"permissions"}},
@@ -150,6 +155,11 @@ _AUDITED: dict[type[models.Model], dict[str, Any]] = {
 def mask_value(value: str) -> str:
     """For django-auditlog: what is kept of an account number."""
     return mask(value)
+
+
+def hide_value(_value: str) -> str:
+    """For django-auditlog: nothing is kept of a password's hash, not even its end."""
+    return "••••"
 
 
 def register_models() -> None:

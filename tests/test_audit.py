@@ -94,12 +94,13 @@ def test_a_persons_groups_and_a_groups_permissions_are_history() -> None:
     assert history(group).last().changes["permissions"]["operation"] == "add"
 
 
-def test_no_password_is_history() -> None:
+def test_that_a_password_changed_is_history_and_nothing_of_it_is() -> None:
     user = UserFactory()
     user.set_password("another invented pass phrase")
-    user.last_name = "Changed"
-    user.save()
-    assert set(history(user).last().changes) == {"last_name"}
+    with audit.acting(Actor.service("setup")):
+        user.save()
+    entry = history(user).last()
+    assert (entry.actor_name, entry.changes) == ("setup", {"password": ["••••", "••••"]})
 
 
 # --- Hidden things ---------------------------------------------------------------------------------------------------

@@ -54,6 +54,10 @@ Outcome = Operation | HttpResponse | Secret | str
 """What an action hands back: the ledger row it asked for, a page, something to show once, or what was done in words."""
 
 
+MOST_NAMED = 10
+"""Rows that a message names for one reason: five hundred would fill the screen."""
+
+
 class ReasonForm(forms.Form):
     """For actions that take something away from a customer: auditors ask why."""
 
@@ -304,14 +308,26 @@ class ActionsAdmin(BackOfficeAdmin[M]):
 
 
 def report(request: HttpRequest, done: int, refused: Sequence[tuple[Model, str]]) -> None:
-    """One message for a list action: how many were done, how many refused and why ("8 done, 2 refused: ...")."""
+    """One message for a list action: how many were done, how many refused and why ("8 done, 2 refused: ...").
+
+    Each reason stands once, after the rows it is about.
+    """
     total = ngettext("%(count)d done", "%(count)d done", done) % {"count": done}
     if not refused:
         messages.success(request, total)
         return
-    why = "; ".join(f"{obj}: {reason}" for obj, reason in refused)
+    about: dict[str, list[str]] = {}
+    for obj, reason in refused:
+        about.setdefault(reason, []).append(str(obj))
+    why = "; ".join(f"{_some(names)}: {reason}" for reason, names in about.items())
     text = ngettext("%(done)s, %(count)d refused: %(why)s", "%(done)s, %(count)d refused: %(why)s", len(refused))
     messages.warning(request, text % {"done": total, "count": len(refused), "why": why})
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first few names, and how many more there are."""
+    listed, more = ", ".join(names[:MOST_NAMED]), len(names) - MOST_NAMED
+    return _("%(names)s and %(count)d more") % {"names": listed, "count": more} if more > 0 else listed
 
 
 def _why(error: Refused | CodatError) -> str:

@@ -245,8 +245,8 @@ def cannot_retry(company: Company) -> Text:
 
 def cannot_refresh(company: Company) -> Text:
     """Why there is nothing to read."""
-    if live_connection(company) is None:
-        return _("This company has no connection in Codat yet. Press Onboard first.")
+    if not company.is_in_codat:
+        return _("This company is not in Codat yet. Press Onboard first.")
     return _("Onboarding is under way.") if is_busy(company) else ""
 
 
@@ -259,7 +259,9 @@ def no_link_to_show(company: Company) -> Text:
 def no_link_to_refresh(company: Company) -> Text:
     """Why no fresh link can be had."""
     connection = live_connection(company)
-    if connection is not None and connection.status == ConnectionStatus.LINKED:
+    if connection is None:
+        return _("There is no connection in Codat yet. Press Onboard first.")
+    if connection.status == ConnectionStatus.LINKED:
         return _("The connection is Linked: the customer needs no link.")
     return cannot_refresh(company)
 

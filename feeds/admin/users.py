@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin
 from django.contrib.auth.admin import UserAdmin as StockUserAdmin
@@ -47,6 +47,13 @@ class UserAdmin(BackOfficeAdmin[User], _StockUserAdmin):
     def get_queryset(self, request: HttpRequest) -> QuerySet[User]:
         """Users with their roles, which the list names."""
         return super().get_queryset(request).prefetch_related("groups")
+
+    def get_fieldsets(self, request: HttpRequest, obj: User | None = None) -> Any:
+        """Who only looks sees no password: the stock page shows the start of its hash, and a button that is refused."""
+        fieldsets = super().get_fieldsets(request, obj)
+        if obj is None or self.has_change_permission(request, obj):
+            return fieldsets
+        return [(None, {"fields": ("username",)}), *fieldsets[1:]]
 
     def get_readonly_fields(self, request: HttpRequest, obj: User | None = None) -> tuple[str, ...]:
         """Only a superuser makes superusers, and nobody gives roles to themselves."""

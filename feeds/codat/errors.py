@@ -208,8 +208,8 @@ class NotFound(CodatError):
     """404: the company, connection or account does not exist in Codat."""
 
     advice = gettext_lazy(
-        "Codat does not know this record: it may have been deleted there. Press Refresh to compare with Codat, then "
-        "decide whether to create it again."
+        "Codat does not know this record: it may have been deleted there. Press Refresh status on the company to "
+        "compare with Codat, then decide whether to create it again."
     )
 
 
@@ -217,8 +217,8 @@ class Conflict(CodatError):
     """409: such an object exists already."""
 
     advice = gettext_lazy(
-        "Codat already has a record with this id. Press Refresh to compare with Codat; give the new record another id "
-        "if they differ."
+        "Codat already has a record with this id. Press Refresh status on the company to compare with Codat; give the "
+        "new record another id if they differ."
     )
 
 

@@ -166,7 +166,7 @@ def _claim_next(company_id: int, token: uuid.UUID) -> _Claimed | None:
         ledger.start(operation)
         if _is_onboarding(operation):
             mirror.set_onboarding(company, OnboardingState.WORKING)
-        return _Claimed(operation, was_unknown, look_first=was_unknown or _failed_before(operation))
+        return _Claimed(operation, was_unknown, look_first=was_unknown or _may_exist(operation))
 
 
 def _due_operation(company: Company) -> Operation | None:
@@ -198,8 +198,10 @@ def _close_failed(operation: Operation, reason: str) -> None:
         mirror.set_onboarding(operation.company, OnboardingState.FAILED, reason)
 
 
-def _failed_before(operation: Operation) -> bool:
-    """Whether an earlier row of the same kind failed: it may have given up with its outcome unknown."""
+def _may_exist(operation: Operation) -> bool:
+    """Whether Codat may have it already: an earlier row may have given up, or the company was there and seemed gone."""
+    if operation.kind == OperationKind.CREATE_COMPANY and operation.company.codat_id:
+        return True
     earlier = Operation.objects.filter(
         company=operation.company_id, kind=operation.kind, account=operation.account_id, pk__lt=operation.pk
     )

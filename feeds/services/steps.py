@@ -73,17 +73,17 @@ class CreateCompany:
 
     def look(self, client: CodatClient, operation: Operation) -> Recorder | None:
         """Find the company by its tag; the oldest, should there ever be two."""
-        found = client.find_companies_by_tag("uid", str(operation.company.uid))
+        found = client.find_companies_by_tag(mapping.UID_TAG, str(operation.company.uid))
         if not found:
             return None
         oldest = min(found, key=lambda reply: (reply.created is None, reply.created, reply.id))
-        return self._recorder(operation, oldest, _("Found in Codat: %(name)s."))
+        return self._recorder(operation, oldest, _("Found in Codat as “%(name)s”."))
 
     def send(self, client: CodatClient, operation: Operation) -> Recorder:
         """Create it with the frozen payload, so a retry under the same key is the same request."""
         payload = operation.payload
         reply = client.create_company(name=payload["name"], tags=payload["tags"], idempotency_key=_key(operation))
-        return self._recorder(operation, reply, _("Created as %(name)s."))
+        return self._recorder(operation, reply, _("Created as “%(name)s”."))
 
     @staticmethod
     def _recorder(operation: Operation, reply: schemas.Company, text: str) -> Recorder:

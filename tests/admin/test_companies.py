@@ -554,7 +554,8 @@ class TestLink:
     def test_without_a_connection_there_is_none(self, staff: Client) -> None:
         company = CompanyFactory()
         why = "There is no connection in Codat yet. Press Onboard first."
-        assert texts(staff.post(action_url(company, "show-link"))) == [why]
+        for name in ("show-link", "refresh-link"):
+            assert texts(staff.post(action_url(company, name))) == [why]
 
 
 class TestRefreshStatus:

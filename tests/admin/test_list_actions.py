@@ -76,6 +76,13 @@ def test_a_bad_row_does_not_stop_the_others(browser: Client) -> None:
     assert set(Operation.objects.values_list("connection_id", flat=True)) == {it.pk for it in good}
 
 
+def test_a_reason_that_many_rows_share_stands_once_and_the_message_stays_short(browser: Client) -> None:
+    linked = ConnectionFactory.create_batch(12, linked=True)
+    (message,) = refresh(browser, *linked)
+    assert message.count("the customer needs no link") == 1
+    assert message.endswith(" and 2 more: This connection is Linked: the customer needs no link.")
+
+
 def test_what_codat_refuses_is_on_the_operation(
     browser: Client, codat: SandboxProcess, settings: Any, drain_queue: Callable[[], int]
 ) -> None:

@@ -106,3 +106,12 @@ def test_a_role_names_its_rights() -> None:
     client.force_login(UserFactory(role="Compliance auditors"))
     page = client.get(reverse("admin:auth_group_change", args=[Group.objects.get(name="Support").pk]))
     assert "Can unlink a connection" in page.content.decode()
+
+
+def test_who_only_looks_at_a_person_sees_nothing_of_the_password() -> None:
+    auditor = Client()
+    auditor.force_login(UserFactory(role="Compliance auditors"))
+    page = auditor.get(reverse("admin:auth_user_change", args=[UserFactory(username="newcomer").pk])).content.decode()
+    assert "newcomer" in page
+    assert "algorithm" not in page
+    assert "password/" not in page.partition('id="content"')[2]

@@ -57,7 +57,7 @@ def test_a_company_is_found_by_its_tag_whatever_its_name(
     assert (company.codat_id, company.codat_name) == (there, "Another name")
     assert codat.stats()["objects"]["companies"] == 2
     created = company.operations.filter(kind=OperationKind.CREATE_COMPANY).latest("pk")
-    assert created.result == "Found in Codat: Another name."
+    assert created.result == "Found in Codat as “Another name”."
 
 
 def test_of_two_companies_with_our_tag_the_oldest_is_adopted(

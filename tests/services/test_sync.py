@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
@@ -10,8 +11,8 @@ from pytest_django.fixtures import Settings
 
 from feeds import tasks
 from feeds.codat.errors import CodatError, NotFound
-from feeds.models import AuditEntry, Company, Connection, Heartbeat, SourceAccount
-from feeds.services import gateway, health, leases, sync
+from feeds.models import AuditEntry, Company, Connection, Heartbeat, Operation, SourceAccount
+from feeds.services import gateway, health, leases, onboarding, sync
 from feeds.services.errors import Refused
 from feeds.states import AccountStatus, OnboardingState
 from tests.factories import CompanyFactory, SourceAccountFactory
@@ -29,6 +30,12 @@ def company(codat: SandboxProcess, onboard: Onboard) -> Company:
 def connect(codat: SandboxProcess, company: Company, **fields: object) -> None:
     """The customer's part."""
     codat.connect(company.codat_id, company.connections.get().codat_id, **fields)
+
+
+def refuse_one_reading(codat: SandboxProcess) -> None:
+    """Codat says once that it does not know the company, although it does."""
+    for path in ("/companies/{id}/connections", ACCOUNTS):
+        codat.post_fault("status", method="GET", path=path, status=404, times=1)
 
 
 # --- By button -------------------------------------------------------------------------------------------------------
@@ -107,17 +114,60 @@ def test_a_status_that_codat_added_is_stored_and_shown_as_unknown(company: Compa
     assert f"{account.name}: hibernating → pending" in sync.refresh_company(company, actor=RM).changes
 
 
-def test_a_company_that_codat_lost_is_a_message(company: Company) -> None:
+def test_a_company_that_codat_lost_is_gone_and_retry_makes_it_again(
+    company: Company, codat: SandboxProcess, drain_queue: Callable[[], int]
+) -> None:
+    lost, names = company.codat_id, list(company.source_accounts.order_by("pk").values_list("name", flat=True))
+    gateway.client().delete_company(lost)
+    assert sync.refresh_company(company, actor=RM).changes == [
+        "Connection: PendingAuth → gone",
+        *(f"{name}: pending → not in Codat" for name in names),
+    ]
+    company.refresh_from_db()
+    assert (company.is_in_codat, company.onboarding_state) == (False, OnboardingState.FAILED)
+    assert company.onboarding_error == "Codat no longer has this company. Press Retry to make it again."
+    onboarding.request(company, actor=RM)
+    drain_queue()
+    company.refresh_from_db()
+    assert (company.is_in_codat, company.onboarding_state) == (True, OnboardingState.LINK_READY)
+    assert company.codat_id != lost
+    assert codat.stats()["objects"] | {"companies": 1, "connections": 1} == codat.stats()["objects"]
+
+
+def test_a_company_that_seemed_gone_is_found_again_and_not_made_twice(
+    company: Company, codat: SandboxProcess, drain_queue: Callable[[], int]
+) -> None:
+    there = company.codat_id
     Company.objects.filter(pk=company.pk).update(codat_id="00000000-0000-4000-8000-000000000000")
     company.refresh_from_db()
+    sync.refresh_company(company, actor=RM)
+    onboarding.request(company, actor=RM)
+    drain_queue()
+    company.refresh_from_db()
+    assert (company.codat_id, company.onboarding_state) == (there, OnboardingState.LINK_READY)
+    assert codat.requests_made("POST /companies") == 1
+
+
+def test_one_refused_reading_is_no_proof_that_a_company_is_gone(company: Company, codat: SandboxProcess) -> None:
+    refuse_one_reading(codat)
     with pytest.raises(NotFound):
         sync.refresh_company(company, actor=RM)
+    company.refresh_from_db()
+    assert (company.is_in_codat, company.onboarding_state) == (True, OnboardingState.LINK_READY)
+    assert company.connections.get().gone_at is None
 
 
-def test_a_company_without_a_connection_is_refused(db: None) -> None:
-    for company in (CompanyFactory(), CompanyFactory(in_codat=True)):
-        with pytest.raises(Refused, match="no connection in Codat yet"):
-            sync.refresh_company(company, actor=RM)
+def test_a_company_whose_connection_we_do_not_know_is_read(company: Company) -> None:
+    SourceAccount.objects.update(connection=None)
+    Operation.objects.all().delete()
+    Connection.objects.all().delete()
+    sync.refresh_company(company, actor=RM)
+    assert company.connections.get().status == "PendingAuth"
+
+
+def test_a_company_that_is_not_in_codat_is_refused(db: None) -> None:
+    with pytest.raises(Refused, match="not in Codat yet"):
+        sync.refresh_company(CompanyFactory(), actor=RM)
 
 
 def test_a_company_that_a_worker_holds_is_refused_and_left_alone(company: Company, codat: SandboxProcess) -> None:
@@ -207,9 +257,9 @@ def test_two_runs_that_overlap_read_each_company_once(
     assert len(read) == 2
 
 
-def test_one_company_that_codat_does_not_know_does_not_stop_the_rest(codat: SandboxProcess, onboard: Onboard) -> None:
-    lost, fine = onboard(), onboard()
-    Company.objects.filter(pk=lost.pk).update(codat_id="00000000-0000-4000-8000-000000000000")
+def test_one_company_that_is_refused_does_not_stop_the_rest(codat: SandboxProcess, onboard: Onboard) -> None:
+    _refused, fine = onboard(), onboard()
+    refuse_one_reading(codat)
     assert sync.refresh_recent() == 1
     assert fine.source_accounts.latest("pk").read_at is not None
     assert Heartbeat.objects.filter(name=health.POLL).exists()
