@@ -50,6 +50,9 @@ CODAT_IS_CLOSED = (Unreachable, RateLimited, LimiterBusy, Unauthorized, PaymentR
 sweep_listing = sweep.sweep_listing
 
 
+_Statuses = dict[tuple[str, int], str]
+
+
 @dataclass(frozen=True, slots=True)
 class RefreshResult:
     """What a reading changed, one readable line each; empty when everything was as we had it."""
@@ -59,13 +62,14 @@ class RefreshResult:
 
 def refresh_company(company: Company, *, actor: Actor, patience: float = 3.0) -> RefreshResult:
     """Read the company now, because a person asks. Raises as `read_company` does."""
+    before = _statuses(company)
     with audit.acting(actor):
         try:
             return read_company(company, how=SeenBy.ACTION, patience=patience)
         except NotFound:
             if presence.settle(company, how=SeenBy.ACTION):
                 raise  # Codat has the company and did not find what it has: it contradicts itself
-    return RefreshResult([_("Company: gone")])
+    return _difference(before, _statuses(company))
 
 
 def read_company(
@@ -110,6 +114,10 @@ def read_company(
             # Nothing is known of the accounts, so this was no reading, whatever else was learned.
             raise NotFound("Codat lists the connection and does not find its accounts", status=404)
         after = _statuses(company)
+    return _difference(before, after)
+
+
+def _difference(before: _Statuses, after: _Statuses) -> RefreshResult:
     return RefreshResult(
         [f"{key[0]}: {before.get(key) or '–'} → {now}" for key, now in after.items() if before.get(key) != now]
     )
@@ -139,16 +147,19 @@ def _read_accounts(client: CodatClient, connection: Connection, token: uuid.UUID
 def _has_served(connection: Connection, replies: list[AccountReply]) -> bool:
     """Whether the accounts say that the customer has used the link: one is connected that was not, or anew.
 
-    An account can stay `connected` on a connection that was unlinked; on one that was never linked it cannot.
+    An account can stay `connected` on a connection that was unlinked; on one that was never linked it cannot. One that
+    has fallen silent since we last looked was connected in between.
     """
     held = {account.account_id: account for account in SourceAccount.objects.filter(connection=connection)}
+    was_never_linked = connection.status == ConnectionStatus.PENDING_AUTH
     for reply in replies:
-        if reply.status != AccountStatus.CONNECTED:
-            continue
         account = held.get(reply.id)
-        was_connected = account is not None and account.status == AccountStatus.CONNECTED
-        same_feed = account is not None and account.feed_start_date == reply.feed_start_date
-        if connection.status == ConnectionStatus.PENDING_AUTH or not (was_connected and same_feed):
+        is_as_held = account is not None and account.status == reply.status
+        if reply.status == AccountStatus.CONNECTED:
+            same_feed = account is not None and account.feed_start_date == reply.feed_start_date
+            if was_never_linked or not (is_as_held and same_feed):
+                return True
+        elif reply.status == AccountStatus.DISCONNECTED and was_never_linked and not is_as_held:
             return True
     return False
 
@@ -168,7 +179,7 @@ def _read_connections(client: CodatClient, company: Company, token: uuid.UUID, *
             mirror.apply_listed_connection(company, held.get(reply.id), reply, keep_new_link=keep_new_link)
 
 
-def _statuses(company: Company) -> dict[tuple[str, int], str]:
+def _statuses(company: Company) -> _Statuses:
     """What is shown of a reading: the connection's status, and each account's (names need not be unique)."""
     connection = mirror.live_connection(company) or company.connections.order_by("pk").last()
     named = {(_("Connection"), 0): _shown(connection)} if connection else {}

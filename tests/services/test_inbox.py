@@ -160,7 +160,7 @@ class TestApplied:
         customer.refresh_from_db()
         assert customer.gone_at is not None
         assert not Connection.objects.filter(gone_at__isnull=True).exists()
-        assert not customer.source_accounts.filter(gone_at__isnull=True).exists()
+        assert not customer.source_accounts.filter(connection__isnull=False).exists()
 
     def test_a_forged_or_mistaken_deletion_deletes_nothing(
         self, customer: Company, codat: SandboxProcess, drain_queue: Drain

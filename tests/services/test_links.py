@@ -44,8 +44,9 @@ def refresh_status(company: Company) -> None:
 
 
 def refresh_by_schedule(company: Company) -> None:
-    """What the worker does every minute."""
-    tasks.refresh_recent()
+    """What the worker does when the connection is due."""
+    Connection.objects.update(poll_due_at=timezone.now())
+    tasks.poll()
 
 
 def add_accounts(company: Company) -> None:
@@ -75,11 +76,9 @@ ACTIONS = (refresh_link, refresh_status, refresh_by_schedule, add_accounts)
 def test_whatever_was_done_in_whatever_order_the_link_shown_opens(
     order: tuple[Callable[[Company], None], ...],
     strict_codat: SandboxProcess,
-    settings: Settings,
     onboard: Onboard,
     drain_queue: Drain,
 ) -> None:
-    settings.STATUS_REFRESH_SECONDS = 0
     company = onboard()
     for action in order:
         action(company)
@@ -92,12 +91,11 @@ def test_whatever_was_done_in_whatever_order_the_link_shown_opens(
 def test_a_link_in_the_customers_hands_survives_everything_but_a_newer_link(
     action: Callable[[Company], None],
     strict_codat: SandboxProcess,
-    settings: Settings,
     onboard: Onboard,
     drain_queue: Drain,
 ) -> None:
-    settings.STATUS_REFRESH_SECONDS = 0
     company = onboard()
+    sync.sweep_listing()  # the day's list, which makes new links for everybody, has been read
     handed_out = links.reveal(company.connections.get(), actor=RM).url
     action(company)
     drain_queue()
@@ -117,10 +115,9 @@ def test_with_a_strict_codat_a_newer_link_kills_the_older_and_is_the_one_shown(
 
 @pytest.mark.parametrize("how", ["unlinked", "fell silent"])
 def test_the_link_of_a_customer_who_reconnects_survives_the_schedule_too(
-    how: str, strict_codat: SandboxProcess, settings: Settings, onboard: Onboard, drain_queue: Drain
+    how: str, strict_codat: SandboxProcess, onboard: Onboard, drain_queue: Drain
 ) -> None:
     """Its accounts are `disconnected`, or still `connected` from before: neither says that the link has served."""
-    settings.STATUS_REFRESH_SECONDS = 0
     company = onboard()
     connection = company.connections.get()
     strict_codat.connect(company.codat_id, connection.codat_id)

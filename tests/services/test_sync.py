@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import timedelta
 
 import pytest
-from django.utils import timezone
 from pytest_django.fixtures import Settings
 
-from feeds import tasks
 from feeds.codat.errors import CodatError, NotFound
-from feeds.models import AuditEntry, Company, Connection, Heartbeat, Operation, SourceAccount
-from feeds.services import gateway, health, leases, onboarding, sync
+from feeds.models import AuditEntry, Company, Connection, Operation, SourceAccount
+from feeds.services import gateway, leases, onboarding, sync
 from feeds.services.errors import Refused
 from feeds.states import AccountStatus, OnboardingState
 from tests.factories import CompanyFactory, SourceAccountFactory
@@ -200,108 +197,3 @@ def test_a_reading_that_took_longer_than_its_lease_is_thrown_away(
         sync.refresh_company(company, actor=RM)
     late.refresh_from_db()
     assert late.gone_at is None
-
-
-# --- By schedule -----------------------------------------------------------------------------------------------------
-def test_the_schedule_reads_recent_companies_that_are_not_finished(codat: SandboxProcess, onboard: Onboard) -> None:
-    waiting, old, done = onboard(), onboard(), onboard()
-    Company.objects.filter(pk=old.pk).update(onboarding_changed_at=timezone.now() - timedelta(days=3))
-    connect(codat, done)
-    sync.refresh_company(done, actor=RM)
-    Connection.objects.update(polled_at=None)
-    connect(codat, waiting)
-
-    assert tasks.refresh_recent() == "1 read"
-    waiting.refresh_from_db()
-    assert waiting.onboarding_state == OnboardingState.LINKED
-    assert set(Connection.objects.filter(polled_at__isnull=False)) == {waiting.connections.get()}
-
-
-def test_the_schedule_reads_a_linked_company_until_its_last_account_is_connected(
-    company: Company, codat: SandboxProcess, settings: Settings
-) -> None:
-    settings.STATUS_REFRESH_SECONDS = 0
-    first, second = company.source_accounts.order_by("pk")
-    connect(codat, company, accountIds=[first.account_id])
-    assert sync.refresh_recent() == 1
-    connect(codat, company, accountIds=[second.account_id])
-    assert sync.refresh_recent() == 1
-    second.refresh_from_db()
-    assert second.status == AccountStatus.CONNECTED
-    assert sync.refresh_recent() == 0
-
-
-def test_the_schedule_reads_each_company_once_in_its_interval(company: Company) -> None:
-    assert sync.refresh_recent() == 1
-    assert sync.refresh_recent() == 0
-    Connection.objects.update(polled_at=timezone.now() - timedelta(seconds=61))
-    assert sync.refresh_recent() == 1
-
-
-def test_two_runs_that_overlap_read_each_company_once(
-    codat: SandboxProcess, onboard: Onboard, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    onboard(), onboard()
-    read: list[int] = []
-    real = sync.refresh_company
-
-    def read_while_another_run_starts(company: Company, **options: object) -> object:
-        read.append(company.pk)
-        if len(read) == 1:
-            sync.refresh_recent()
-        return real(company, **options)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(sync, "refresh_company", read_while_another_run_starts)
-    sync.refresh_recent()
-    assert sorted(read) == sorted(set(read))
-    assert len(read) == 2
-
-
-def test_one_company_that_is_refused_does_not_stop_the_rest(codat: SandboxProcess, onboard: Onboard) -> None:
-    _refused, fine = onboard(), onboard()
-    refuse_one_reading(codat)
-    assert sync.refresh_recent() == 1
-    assert fine.source_accounts.latest("pk").read_at is not None
-    assert Heartbeat.objects.filter(name=health.POLL).exists()
-
-
-def test_while_codat_is_away_the_schedule_gives_up_at_once_and_the_poll_does_not_look_good(
-    codat: SandboxProcess, onboard: Onboard
-) -> None:
-    companies = [onboard() for _number in range(3)]
-    codat.post_fault("status", method="GET", status=503, times=None)
-    before = codat.requests_made(f"GET {ACCOUNTS}")
-    assert sync.refresh_recent() == 0
-    assert codat.requests_made(f"GET {ACCOUNTS}") == before + 3  # one company, with the client's two retries
-    assert not Heartbeat.objects.filter(name=health.POLL).exists()
-    codat.clear_faults()
-    assert sync.refresh_recent() == len(companies) - 1  # the next minute goes on with the others
-    assert Heartbeat.objects.filter(name=health.POLL).exists()
-
-
-def test_a_wrong_key_is_no_good_poll(company: Company, settings: Settings) -> None:
-    settings.CODAT_API_KEY = "wrong"
-    assert sync.refresh_recent() == 0
-    assert not Heartbeat.objects.filter(name=health.POLL).exists()
-
-
-def test_with_nothing_to_read_the_poll_is_good(db: None) -> None:
-    assert tasks.refresh_recent() == "0 read"
-    assert Heartbeat.objects.filter(name=health.POLL).exists()
-
-
-def test_the_schedule_skips_a_company_that_a_worker_holds(codat: SandboxProcess, onboard: Onboard) -> None:
-    held, free = onboard(), onboard()
-    leases.claim(held.pk)
-    assert sync.refresh_recent() == 1
-    free.refresh_from_db()
-    assert free.connections.get().polled_at is not None
-
-
-def test_the_schedule_stops_when_its_time_is_up(
-    codat: SandboxProcess, onboard: Onboard, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    onboard(), onboard()
-    monkeypatch.setattr(sync, "REFRESH_BUDGET", -1.0)
-    assert sync.refresh_recent() == 0
-    assert not Connection.objects.filter(polled_at__isnull=False).exists()
