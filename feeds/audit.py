@@ -7,13 +7,14 @@ allow-list.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
 import structlog
+from auditlog.diff import model_instance_diff
 from auditlog.registry import auditlog
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.auth.models import AnonymousUser, Group, User
@@ -84,6 +85,27 @@ def record(event: str, target: models.Model, *, reason: str = "", **details: str
         additional_data=dict(details) or None,
     )
     return entry
+
+
+def record_updates(updates: Iterable[tuple[models.Model, models.Model, Collection[str]]]) -> None:
+    """Write what saving each row would have written, for rows that were saved together.
+
+    Each of `updates` is the row before, the row after, and the names of the fields that were saved.
+    """
+    entries = []
+    for before, after, fields in updates:
+        if changes := model_instance_diff(before, after, fields_to_check=fields):
+            entry = AuditEntry(
+                content_type=ContentType.objects.get_for_model(after),
+                object_pk=str(after.pk),
+                object_id=after.pk,
+                object_repr=str(after),
+                action=AuditEntry.Action.UPDATE,
+                changes=changes,
+            )
+            _stamp(AuditEntry, entry)
+            entries.append(entry)
+    AuditEntry.objects.bulk_create(entries)
 
 
 def _stamp(sender: type[AuditEntry], instance: AuditEntry, **_kwargs: Any) -> None:

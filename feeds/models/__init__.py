@@ -1,5 +1,6 @@
 """One module per noun. Fields, constraints, querysets, small predicates: no I/O, no HTTP."""
 
+from feeds.models import lookups  # noqa: F401  # registers itself
 from feeds.models.audit_entry import AuditEntry
 from feeds.models.batch import Batch, BatchItem
 from feeds.models.case import Case, CaseEvent, Incident

@@ -6,7 +6,7 @@ locks its row first; observing locks the connection's row before, so one feed ne
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -23,15 +23,17 @@ from django.utils.translation import gettext as _
 
 from feeds import audit
 from feeds.audit import Actor
-from feeds.models import Case, CaseEvent, Connection, Operation
+from feeds.models import Case, CaseEvent, Connection, Operation, SourceAccount
 from feeds.services import breaks, notifications
 from feeds.services.breaks import Break
 from feeds.services.errors import Refused
 from feeds.states import (
+    BROKEN_CONNECTION_STATUSES,
     CASE_NEXT_STEPS,
     CASE_PLAYBOOKS,
     CASE_RIGHTS,
     CASE_TRANSITIONS,
+    AccountStatus,
     CaseCause,
     CaseEventKind,
     CaseOutcome,
@@ -66,6 +68,15 @@ def observe(connection: Connection) -> None:
         connection = Connection.objects.select_for_update().get(pk=connection.pk)
         case = Case.objects.select_for_update().filter(connection=connection).order_by("-pk").first()
         _apply(connection, case, breaks.find(connection))
+
+
+def concerned(connections: Collection[Connection]) -> set[int]:
+    """Keys of those that `observe` could have anything to do for. Two queries, however many there are."""
+    pks = [connection.pk for connection in connections]
+    with_cases = Case.objects.filter(connection__in=pks).order_by().values_list("connection", flat=True)
+    broken = SourceAccount.objects.filter(connection__in=pks, status=AccountStatus.DISCONNECTED).order_by()
+    not_linked = {it.pk for it in connections if it.gone_at or it.status in BROKEN_CONNECTION_STATUSES}
+    return not_linked.union(with_cases, broken.values_list("connection", flat=True))
 
 
 def still_broken(case: Case) -> bool:

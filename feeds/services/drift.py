@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -113,7 +114,7 @@ def _open_reports() -> Any:
 
 def _ours(codat_ids: Sequence[str]) -> dict[str, _Ours]:
     found: dict[str, _Ours] = {}
-    rows = Company.objects.filter(codat_id__in=codat_ids, gone_at__isnull=True).order_by()
+    rows = Company.objects.filter(codat_id__one_of=json.dumps(codat_ids), gone_at__isnull=True).order_by()
     columns = ("codat_id", "status", "read_at", "gone_at")
     for pk, codat_id, legal_name, connection_id, status, read_at, gone_at in rows.values_list(
         "pk", "codat_id", "legal_name", *(f"connections__{column}" for column in columns)

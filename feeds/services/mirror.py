@@ -6,10 +6,11 @@ change history has a row if and only if something changed. Call inside a transac
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import replace
+from copy import copy
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -18,7 +19,7 @@ from django.db import models
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from feeds import mapping
+from feeds import audit, mapping
 from feeds.codat import schemas
 from feeds.models import Company, Connection, SourceAccount, StatusEvent
 from feeds.states import GONE, ConnectionStatus, OnboardingState, SeenBy
@@ -38,6 +39,32 @@ def seen_by(how: SeenBy, reference: str = "") -> Iterator[None]:
         yield
     finally:
         _seen.reset(token)
+
+
+@dataclass(slots=True)
+class _Batch:
+    """Rows and events that wait to be saved together. A row waits as it was, as it is, and with what changed."""
+
+    rows: list[tuple[Connection, Connection, dict[str, Any]]] = field(default_factory=list)
+    events: list[StatusEvent] = field(default_factory=list)
+
+
+_batch: ContextVar[_Batch | None] = ContextVar("mirror_batch", default=None)
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """Connections written inside are saved at the end, with history and events in one statement each."""
+    batch = _Batch()
+    token = _batch.set(batch)
+    try:
+        yield
+    finally:
+        _batch.reset(token)
+    for _before, row, changed in batch.rows:
+        Connection.objects.filter(pk=row.pk).update(**changed, updated_at=timezone.now())
+    audit.record_updates((before, row, changed.keys()) for before, row, changed in batch.rows)
+    StatusEvent.objects.bulk_create(batch.events)
 
 
 def apply_company(company: Company, reply: schemas.Company) -> None:
@@ -130,11 +157,17 @@ def _free(account: SourceAccount) -> None:
     account.save(update_fields=["connection", "status", "feed_start_date", "updated_at"])
 
 
-def settle_onboarding(company: Company) -> None:
-    """After a reading: `Linked` once the customer has connected, `Link ready` when that is no longer so."""
+def settle_onboarding(company: Company, connections: Iterable[Connection] | None = None) -> None:
+    """After a reading: `Linked` once the customer has connected, `Link ready` when that is no longer so.
+
+    `connections`: all of the company's, where the caller has them at hand.
+    """
     if company.onboarding_state not in (OnboardingState.LINK_READY, OnboardingState.LINKED):
         return
-    connection = live_connection(company)
+    if connections is None:
+        connection = live_connection(company)
+    else:
+        connection = next((held for held in connections if held.gone_at is None), None)
     if connection is None:
         gone = _("Codat no longer has this company's connection. Press Retry to make a new one.")
         if company.gone_at is not None:
@@ -169,10 +202,15 @@ def _write(row: Company | Connection | SourceAccount, columns: dict[str, Any]) -
         columns = {name: columns[name] for name in LINK_COLUMNS if name in columns}
     changed = {name: value for name, value in columns.items() if getattr(row, name) != value}
     old_status, old_read_at = getattr(row, "status", ""), row.read_at
+    before = copy(row)
     for name, value in changed.items():
         setattr(row, name, value)
     if changed.keys() - _UNAUDITED:
-        row.save(update_fields=[*changed, "updated_at"])
+        batch = _batch.get()
+        if batch is not None and isinstance(row, Connection) and isinstance(before, Connection):
+            batch.rows.append((before, row, changed))
+        else:
+            row.save(update_fields=[*changed, "updated_at"])
         if "status" in changed and not isinstance(row, Company):
             _note_status(row, old_status, changed["status"], columns["read_at"], old_read_at)
     elif changed:
@@ -187,7 +225,7 @@ def _note_status(
     if connection is None:
         raise ValueError(f"account {row.pk} has a status and no connection")
     seen_by, reference = _seen.get()
-    StatusEvent.objects.create(
+    event = StatusEvent(
         company_id=row.company_id,
         connection=connection,
         account=account,
@@ -198,6 +236,11 @@ def _note_status(
         seen_by=seen_by,
         reference=reference,
     )
+    batch = _batch.get()
+    if batch is None:
+        event.save()
+    else:
+        batch.events.append(event)
 
 
 def _update_unaudited(row: models.Model, changed: dict[str, Any]) -> None:

@@ -6,9 +6,9 @@ is compared with a few columns of our rows, and only what differs is read, locke
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any
@@ -16,9 +16,7 @@ from typing import Any
 import structlog
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Q, TextField
-from django.db.models.expressions import Combinable
-from django.db.models.fields.json import KeyTextTransform
+from django.db.models import Case, Q, TextField, Value, When
 from django.db.models.functions import Cast
 from django.utils import timezone
 
@@ -29,7 +27,7 @@ from feeds.models import Company, Connection, ListingWalk
 from feeds.services import listing, mirror, polling, readings
 from feeds.services.listing import Outcome
 from feeds.services.polling import Priority
-from feeds.states import ConnectionStatus, SeenBy
+from feeds.states import SeenBy
 
 log = structlog.get_logger(__name__)
 
@@ -81,61 +79,32 @@ def _is_worth_it(walk: ListingWalk, now: datetime) -> bool:
     return not polling.links_out(now) and due[: pages + 1].count() > pages
 
 
-_COMPARED = ("status", "integrationId", "integrationKey", "sourceId", "sourceType", "platformName", "lastSync")
+NOTHING = "[]"
+"""The JSON of no errors."""
+_Shown = tuple[str | None, str, bool | None]
+"""What is compared of a connection: status, second of the last sync, and that there is nothing more to look at."""
 
 
 @dataclass(frozen=True, slots=True)
-class _HeldConnection:
-    """`values`: what we hold of `_COMPARED`, as Codat sent it; `errors`: the JSON of its errors."""
-
-    pk: int
-    values: tuple[str | None, ...]
-    errors: str
-    is_gone: bool
-    has_link: bool
-
-    def differs(self, there: Mapping[str, Any]) -> bool:
-        """Whether the decoded connection says anything else than we hold. "Yes" may be wrong, "no" never is."""
-        if self.is_gone or self.has_link or there.get("dataConnectionErrors") or self.errors != "[]":
-            return True
-        return tuple([there.get(name) for name in _COMPARED]) != self.values
-
-
-@dataclass(slots=True)
 class _Held:
-    """What we hold of one company of the page."""
+    """What we hold of one company of the page; `connections` maps Codat's ids to our key and what we hold."""
 
     pk: int
     name: str
-    is_gone: bool
-    connections: dict[str, _HeldConnection] = field(default_factory=dict)
-
-    def differs(self, there: Mapping[str, Any]) -> bool:
-        """Whether the decoded company, or one of its connections, is not as we hold it."""
-        if self.is_gone or self.name != there.get("name"):
-            return True
-        return any(self._connection_differs(connection) for connection in _connections(there))
-
-    def _connection_differs(self, there: Mapping[str, Any]) -> bool:
-        ours = self.connections.get(str(there.get("id")))
-        if ours is not None:
-            return ours.differs(there)
-        is_adoptable = all(connection.is_gone for connection in self.connections.values())
-        return is_adoptable and there.get("sourceType") == mirror.BANK_FEED
-
-    def missing(self, there: Mapping[str, Any]) -> Iterator[int]:
-        """Keys of our connections that the decoded company does not have."""
-        if not self.connections:
-            return
-        ids = {connection.get("id") for connection in _connections(there)}
-        for codat_id, connection in self.connections.items():
-            if codat_id not in ids and not connection.is_gone:
-                yield connection.pk
+    connections: dict[str, tuple[int, _Shown]]
 
 
-def _connections(company: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+def _shown(there: Mapping[str, Any]) -> _Shown:
+    """The same of a decoded connection. Its other fields never change, or not without one of these."""
+    last_sync = there.get("lastSync")
+    second = last_sync[:19].replace("T", " ") if isinstance(last_sync, str) else ""
+    # Errors are compared by the mirror: None equals nothing that we hold.
+    return there.get("status"), second, None if there.get("dataConnectionErrors") else True
+
+
+def _connections(company: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     found = company.get("dataConnections")
-    return [item for item in found if isinstance(item, dict)] if isinstance(found, list) else ()
+    return {item["id"]: item for item in found if isinstance(item, dict) and "id" in item} if found else {}
 
 
 class Sweep:
@@ -157,8 +126,13 @@ class Sweep:
             ours = held.get(company["id"])
             if ours is None:
                 continue  # not ours: the nightly comparison offers to adopt it
-            self._missing.extend(ours.missing(company))
-            if ours.differs(company):
+            there = _connections(company)
+            if there.keys() == ours.connections.keys():
+                differs = any(_shown(item) != ours.connections[codat_id][1] for codat_id, item in there.items())
+            else:
+                differs = True
+                self._missing += [pk for codat_id, (pk, _shown) in ours.connections.items() if codat_id not in there]
+            if differs or ours.name != company.get("name"):
                 changed.append((ours.pk, company))
         # In one order, so that two sweeps never wait for each other's rows.
         changed.sort(key=lambda pair: pair[0])
@@ -194,73 +168,67 @@ class Sweep:
 
 
 def _held(codat_ids: Sequence[str]) -> dict[str, _Held]:
-    """Our companies of a page, with their connections, in one query and no model."""
-    now = timezone.now()
+    """Our companies of a page, with their connections: one query, no model, and no column that Django converts."""
     found: dict[str, _Held] = {}
-    rows = Company.objects.filter(codat_id__in=codat_ids).order_by()
-    for (
-        pk,
-        codat_id,
-        name,
-        gone_at,
-        connection_pk,
-        connection_id,
-        connection_gone_at,
-        link_url,
-        expires_at,
-        errors,
-        *values,
-    ) in rows.values_list("pk", "codat_id", "codat_name", "gone_at", *_COLUMNS):
+    rows = Company.objects.filter(codat_id__one_of=json.dumps(codat_ids)).order_by()
+    for pk, codat_id, name, connection_pk, connection_id, status, last_sync, special in rows.values_list(
+        "pk",
+        "codat_id",
+        "codat_name",
+        "connections__pk",
+        "connections__codat_id",
+        "connections__status",
+        Cast("connections__last_sync_at", TextField()),
+        _special(),
+    ):
         company = found.get(codat_id)
         if company is None:
-            company = found[codat_id] = _Held(pk, name, gone_at is not None)
+            company = found[codat_id] = _Held(pk, name, {})
         if connection_pk is not None:
-            has_link = bool(link_url) and expires_at > now and values[0] != ConnectionStatus.LINKED
-            company.connections[connection_id] = _HeldConnection(
-                connection_pk, tuple(values), errors, connection_gone_at is not None, has_link
-            )
-    return found  # fmt: skip
+            shown = (status, last_sync[:19] if last_sync else "", special == NOTHING)
+            company.connections[connection_id] = (connection_pk, shown)
+    return found
 
 
-_COLUMNS: tuple[str | Combinable, ...] = (
-    *(f"connections__{name}" for name in ("pk", "codat_id", "gone_at", "link_url", "link_expires_at")),
-    # As text: decoding the JSON of every row would cost as much as all the rest.
-    Cast("connections__errors", TextField()),
-    *(
-        f"connections__{name}"
-        for name in ("status", "integration_id", "integration_key", "source_id", "source_type", "platform_name")
-    ),
-    KeyTextTransform("lastSync", "connections__raw"),
-)
+def _special() -> Case:
+    """NOTHING, or a reason why the mirror has to look whatever Codat shows: errors, a link that is out, it was gone."""
+    gone = Q(gone_at__isnull=False) | Q(connections__gone_at__isnull=False)
+    link = ~Q(connections__link_url="") & Q(connections__link_expires_at__gt=timezone.now())
+    errors = Cast("connections__errors", TextField())
+    cases = (When(gone, then=Value("gone")), When(link, then=Value("link")))
+    return Case(*cases, default=errors, output_field=TextField())
 
 
 def _write(changed: Sequence[tuple[int, dict[str, Any]]], read_at: datetime) -> None:
-    """Write some companies in one transaction; one that cannot be written never stops the rest."""
-    pks = [pk for pk, _there in changed]
-    with transaction.atomic(durable=True), mirror.seen_by(SeenBy.POLL):
-        companies = {company.pk: company for company in Company.objects.select_for_update().filter(pk__in=pks)}
-        connections: dict[int, dict[str, Connection]] = defaultdict(dict)
-        for connection in Connection.objects.filter(company__in=pks).order_by("pk"):
-            connections[connection.company_id][connection.codat_id] = connection
-        moved: list[int] = []
-        for pk, there in changed:
-            try:
-                with transaction.atomic():
-                    moved += _write_one(companies[pk], connections[pk], schemas.company(there, read_at))
-            except Exception:
-                log.exception("sweep_row_errored", company=pk)
-        polling.read_soon(moved)
+    """Write some companies in one transaction; if that fails each alone, so that one never stops the rest."""
+    try:
+        with transaction.atomic(durable=True), mirror.seen_by(SeenBy.POLL):
+            _write_together({pk: schemas.company(there, read_at) for pk, there in changed})
+    except Exception:
+        if len(changed) == 1:
+            log.exception("sweep_row_errored", company=changed[0][0])
+            return
+        for one in changed:
+            _write([one], read_at)
 
 
-def _write_one(company: Company, held: Mapping[str, Connection], reply: schemas.Company) -> list[int]:
-    """Write one company's reply; the keys of its connections whose status changed."""
-    before = {connection.pk: connection.status for connection in held.values()}
-    if company.gone_at is not None or company.codat_name != reply.name:
-        mirror.apply_company(company, reply)
-    for there in reply.connections:
-        mirror.apply_listed_connection(company, held.get(there.id), there, keep_new_link=False)
-    readings.after_reading(company, held.values())
-    return [connection.pk for connection in held.values() if before[connection.pk] != connection.status]
+def _write_together(replies: Mapping[int, schemas.Company]) -> None:
+    companies = {company.pk: company for company in Company.objects.select_for_update().filter(pk__in=replies)}
+    held: dict[int, dict[str, Connection]] = {pk: {} for pk in companies}
+    for connection in Connection.objects.filter(company__in=companies).order_by("pk"):
+        connection.company = companies[connection.company_id]
+        held[connection.company_id][connection.codat_id] = connection
+    before = {connection.pk: connection.status for ours in held.values() for connection in ours.values()}
+    with mirror.together():
+        for pk, company in companies.items():
+            reply = replies[pk]
+            if company.gone_at is not None or company.codat_name != reply.name:
+                mirror.apply_company(company, reply)
+            for there in reply.connections:
+                mirror.apply_listed_connection(company, held[pk].get(there.id), there, keep_new_link=False)
+    readings.after_readings([(company, held[pk].values()) for pk, company in companies.items()])
+    connections = [connection for ours in held.values() for connection in ours.values()]
+    polling.read_soon(it.pk for it in connections if it.status != before[it.pk])
 
 
 def _mark_company_gone(pk: int) -> None:

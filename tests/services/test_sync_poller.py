@@ -345,14 +345,14 @@ def test_one_row_that_cannot_be_written_never_stops_the_others(
     seed(codat, 5, accounts=0)
     Connection.objects.update(status=ConnectionStatus.PENDING_AUTH)
     unlucky = Company.objects.latest("pk")
-    after_reading = sweep.readings.after_reading
+    after_readings = sweep.readings.after_readings
 
-    def fail_for_one(company: Company, *arguments: Any) -> None:
-        after_reading(company, *arguments)
-        if company == unlucky:
+    def fail_for_one(readings: list[tuple[Company, Any]]) -> None:
+        after_readings(readings)
+        if any(company == unlucky for company, _connections in readings):
             raise ValueError("no such luck")
 
-    monkeypatch.setattr(sweep.readings, "after_reading", fail_for_one)
+    monkeypatch.setattr(sweep.readings, "after_readings", fail_for_one)
     sweep_to_the_end()
     assert Connection.objects.filter(status=ConnectionStatus.LINKED).count() == 4
     assert unlucky.connections.get().status == ConnectionStatus.PENDING_AUTH
