@@ -123,10 +123,11 @@ def _stamp(sender: type[AuditEntry], instance: AuditEntry, **_kwargs: Any) -> No
 
 
 _AUDITED: dict[type[models.Model], dict[str, Any]] = {
+    # The redirect URL is left out: it is an address for the customer, and auditors see no customer's link.
     Company: {
         "include_fields": [
             "customer_number", "legal_name", "contact_name", "contact_email", "language", "country", "manager", "notes",
-            "codat_id", "codat_name", "redirect_url", "codat_created_at", "onboarding_state", "onboarding_error",
+            "codat_id", "codat_name", "codat_created_at", "onboarding_state", "onboarding_error",
             "gone_at",
         ]
     },

@@ -128,6 +128,10 @@ def test_a_link_is_no_history_but_that_one_was_fetched_is() -> None:
     connection.link_fetched_at = connection.link_expires_at = connection.read_at
     connection.save()
     assert set(history(connection).last().changes) == {"link_fetched_at"}
+    connection.company.redirect_url = "https://link.example/company/secret"
+    connection.company.notes = "Changed"
+    connection.company.save()
+    assert set(history(connection.company).last().changes) == {"notes"}
 
 
 @pytest.mark.parametrize(("model", "hidden"), [(Company, {"raw", "lease_token"}), (Operation, {"payload"})])

@@ -337,6 +337,9 @@ def steps(company: Company) -> list[Step]:
     accounts_there = bool(accounts) and all(account.is_in_codat for account in accounts)
     connected_at = connection.codat_created_at if connection else None
     link_at = connection.link_fetched_at if connection else None
+    refresh = latest.get(OperationKind.REFRESH_LINK)
+    if refresh and refresh.finished_at and link_at and refresh.finished_at < link_at:
+        del latest[OperationKind.REFRESH_LINK]  # whatever became of it: a newer link came with another reply
     link_there = company.onboarding_state in FINAL_STATES
     return [
         _step(OperationKind.CREATE_COMPANY, latest, company.is_in_codat, company.codat_created_at),

@@ -8,7 +8,7 @@ import pytest
 
 from feeds.audit import Actor
 from feeds.models import Company
-from feeds.services import onboarding
+from feeds.services import gateway, links, onboarding, sync
 from feeds.services.errors import Refused
 from feeds.states import OnboardingState
 from tests.factories import CompanyFactory, SourceAccountFactory
@@ -56,3 +56,20 @@ def test_two_presses_at_once_create_nothing_twice(company: Company, codat: Sandb
 def test_a_company_without_accounts_is_refused(db: None) -> None:
     with pytest.raises(Refused, match="Add at least one source account"):
         onboarding.request(CompanyFactory(), actor=RM)
+
+
+def test_a_link_that_could_not_be_refreshed_is_forgotten_once_another_reply_brings_one(
+    company: Company, codat: SandboxProcess, drain_queue: Drain
+) -> None:
+    onboarding.request(company, actor=RM)
+    drain_queue()
+    codat.post_fault("status", method="GET", status=401, times=1)
+    links.refresh(company.connections.get(), actor=RM)
+    drain_queue()
+    assert onboarding.steps(company)[-1].meaning.label == "Failed"
+
+    gateway.client().delete_company(Company.objects.get().codat_id)
+    sync.refresh_company(Company.objects.get(), actor=RM)
+    onboarding.request(company, actor=RM)
+    drain_queue()
+    assert onboarding.steps(Company.objects.get())[-1].meaning == onboarding.THERE
