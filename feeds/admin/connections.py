@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import Any
 
+from django import forms
 from django.contrib import admin
 from django.db.models import Exists, OuterRef, QuerySet
 from django.http import HttpRequest
@@ -86,6 +88,12 @@ def link_secret(connection: Connection) -> Secret:
         _("The customer opens it, then connects the accounts in QuickBooks Online."),
     ]
     return Secret(_("Customer link"), [(_("Customer link"), link.url)], notes, link.expires_at)
+
+
+class PressForm(forms.Form):
+    """Names one press of a button whose work must not be done twice."""
+
+    press = forms.UUIDField(required=False, widget=forms.HiddenInput)
 
 
 @admin.register(Connection)
@@ -206,11 +214,13 @@ class ConnectionAdmin(ActionsAdmin[Connection], MirrorAdmin[Connection]):
             % connection.company,
             _("The set is shown once, on the next page, and is kept nowhere here."),
         ],
+        form=PressForm,
+        initial=lambda connection: {"press": uuid.uuid4()},
         unavailable=gone_from_codat,
     )
     @sensitive_variables("made", "rows")
     def generate_credentials(self, request: HttpRequest, connection: Connection, data: dict[str, Any]) -> Secret:
-        made = credentials.generate(connection, actor=current_actor())
+        made = credentials.generate(connection, actor=current_actor(), press=data["press"])
         notes = [
             _("Shown once: copy both now. If they are lost, generate another set."),
             _("The customer types them in QuickBooks Online when it asks for the bank's credentials."),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import uuid
+
 from django.db import transaction
 from django.utils.translation import gettext as _
 
@@ -12,7 +14,7 @@ from feeds.codat.schemas import Credentials
 from feeds.models import Connection, Operation
 from feeds.services import gateway, leases, ledger, links
 from feeds.services.errors import Refused
-from feeds.states import OperationKind
+from feeds.states import OperationKind, OperationState
 
 
 class NotGenerated(CodatError):
@@ -38,8 +40,11 @@ class NotGenerated(CodatError):
         return _("Codat could not be asked now; nothing was generated. Try again in a few minutes.")
 
 
-def generate(connection: Connection, *, actor: Actor) -> Credentials:
+def generate(connection: Connection, *, actor: Actor, press: uuid.UUID | None = None) -> Credentials:
     """Ask Codat for one more set of credentials and hand it to the caller; older sets stay valid.
+
+    `press` names one press of the button: the same press never makes a second set, whether the page was reloaded or
+    the button pressed twice.
 
     Raises CodatError (recorded in the ledger) and Refused. A lost answer is not asked for again by itself: the set
     would be one that nobody saw.
@@ -47,9 +52,11 @@ def generate(connection: Connection, *, actor: Actor) -> Credentials:
     company = connection.company
     _refuse_unless_in_codat(connection)
     with audit.acting(actor), leases.hold(company.pk) as token:
+        payload = {} if press is None else {"press": str(press)}
         with transaction.atomic(durable=True):
+            _refuse_second_set(connection, payload)
             operation = ledger.write(
-                OperationKind.GENERATE_CREDENTIALS, company, connection=connection, actor=actor, payload={}
+                OperationKind.GENERATE_CREDENTIALS, company, connection=connection, actor=actor, payload=payload
             )
             ledger.start(operation)
         try:
@@ -65,6 +72,14 @@ def generate(connection: Connection, *, actor: Actor) -> Credentials:
             ledger.succeed(operation, _("Shown once to %s.") % actor.name)
             audit.record("credentials_generated", connection)
     return credentials
+
+
+def _refuse_second_set(connection: Connection, payload: dict[str, str]) -> None:
+    made = Operation.objects.filter(
+        connection=connection, kind=OperationKind.GENERATE_CREDENTIALS, state=OperationState.SUCCEEDED
+    )
+    if payload and made.filter(payload__press=payload["press"]).exists():
+        raise Refused(_("This press has made a set already, which was shown once. Start again to make another."))
 
 
 def _record_failure(operation: Operation, error: CodatError) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import uuid
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -62,6 +63,23 @@ def test_who_generated_a_set_is_in_the_ledger_and_in_the_history(connection: Con
     assert (operation.requested_by_name, operation.source) == (RM.name, RM.source)
     entry = AuditEntry.objects.get(event="credentials_generated")
     assert (entry.actor_name, entry.source, entry.object_pk) == (RM.name, RM.source, str(connection.pk))
+
+
+def test_one_press_makes_one_set_however_often_it_arrives(connection: Connection, codat: SandboxProcess) -> None:
+    press = uuid.uuid4()
+    credentials.generate(connection, actor=RM, press=press)
+    with pytest.raises(Refused, match="has made a set already"):
+        credentials.generate(connection, actor=RM, press=press)
+    assert codat.requests_made(GENERATE) == 1
+    assert credentials.generate(connection, actor=RM, press=uuid.uuid4()).password
+
+
+def test_a_press_that_failed_may_be_sent_again(connection: Connection, codat: SandboxProcess) -> None:
+    press = uuid.uuid4()
+    codat.post_fault("status", path=f"{ACCOUNTS}/credentials", status=503)
+    with pytest.raises(CodatError):
+        credentials.generate(connection, actor=RM, press=press)
+    assert credentials.generate(connection, actor=RM, press=press).password
 
 
 LOST = {
