@@ -92,7 +92,8 @@ def test_every_command_and_module_exists(document: Path) -> None:
     code = code_of(document)
     assert set(COMMAND.findall(code)) - get_commands().keys() == set()
     places = [ROOT / name.replace(".", "/") for name in MODULE.findall(code)]
-    assert [place for place in places if not (place / "__main__.py").exists()] == []
+    missing = [place for place in places if not (place / "__main__.py").exists()]
+    assert [place for place in missing if not place.with_suffix(".py").exists()] == []
 
 
 @every_document
@@ -110,7 +111,8 @@ def test_every_file_it_names_exists(document: Path) -> None:
 
 @every_document
 def test_every_name_from_the_code_is_still_in_the_code(document: Path) -> None:
-    names = NAME.findall(document.read_text())
+    # The names of metrics are put together in the code; their own test compares them with what is served.
+    names = [name for name in NAME.findall(document.read_text()) if not name.startswith("bankfeeds_")]
     assert {name for name in names if not re.search(rf"\b{name}\b", source())} == set()
 
 

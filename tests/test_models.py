@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -14,18 +15,31 @@ from django.db.models import ProtectedError
 from django.utils import timezone
 
 from feeds import states
-from feeds.models import BatchItem, CodatQuota, Company, Connection, Operation, SourceAccount
-from feeds.states import Meaning, OperationKind, OperationState
+from feeds.models import BatchItem, CodatQuota, Company, Connection, DailyFigure, Mail, Operation, SourceAccount
+from feeds.states import CaseState, MailKind, Meaning, OperationKind, OperationState
 from tests.factories import (
     BatchFactory,
+    CaseFactory,
     CompanyFactory,
     ConnectionFactory,
+    DriftFindingFactory,
+    IncidentFactory,
     OperationFactory,
     SourceAccountFactory,
+    StatusEventFactory,
     UserFactory,
+    WebhookEventFactory,
 )
 
 pytestmark = pytest.mark.django_db
+
+
+LONG_AGO = datetime(2026, 1, 5, tzinfo=UTC)
+
+
+def mail(**values: Any) -> Mail:
+    """A mail that waits."""
+    return Mail.objects.create(**{"kind": MailKind.BROKE, "next_attempt_at": LONG_AGO} | values)
 
 
 # --- Constraints -----------------------------------------------------------------------------------------------------
@@ -60,6 +74,16 @@ CHECKED = [
     Bad("account_routing_type_known", SourceAccountFactory, {"routing_type": "guess"}),
     Bad("operation_state_known", OperationFactory, {"state": "lost"}),
     Bad("operation_kind_known", OperationFactory, {"kind": "hope"}),
+    Bad("status_event_seen_by_known", StatusEventFactory, {"seen_by": "rumour"}),
+    Bad("case_state_known", CaseFactory, {"state": "lost"}),
+    Bad("case_cause_known", CaseFactory, {"cause": "weather"}),
+    Bad("case_outcome_known", CaseFactory, {"outcome": "luck"}),
+    Bad("case_closed_has_date", CaseFactory, {"closed_at": LONG_AGO}),
+    Bad("webhook_state_known", WebhookEventFactory, {"state": "lost"}),
+    Bad("drift_kind_known", DriftFindingFactory, {"kind": "mood"}),
+    Bad("mail_kind_known", mail, {"kind": "spam"}),
+    Bad("mail_state_known", mail, {"state": "lost", "next_attempt_at": None}),
+    Bad("mail_waits_while_queued", mail, {"next_attempt_at": None}),
 ]
 UNIQUE = {
     "company_codat_id_unique",
@@ -69,6 +93,10 @@ UNIQUE = {
     "operation_one_open_per_account_kind",
     "batch_item_unique",
     "codat_quota_single_row",
+    "case_one_open_per_connection",
+    "incident_one_at_a_time",
+    "mail_key_unique",
+    "daily_figure_unique",
 }
 
 
@@ -168,6 +196,30 @@ def test_the_quota_is_one_row() -> None:
     refuses("codat_quota_single_row", lambda: CodatQuota.objects.create(pk=2, **values))
 
 
+def test_a_connection_has_one_open_case_and_any_number_that_are_closed() -> None:
+    case = CaseFactory()
+    CaseFactory(company=case.company, connection=case.connection, state=CaseState.CLOSED, closed_at=LONG_AGO)
+    refuses("case_one_open_per_connection", lambda: CaseFactory(company=case.company, connection=case.connection))
+
+
+def test_there_is_one_incident_at_a_time() -> None:
+    IncidentFactory(released_at=LONG_AGO, released_by_name="Sam")
+    IncidentFactory()
+    refuses("incident_one_at_a_time", IncidentFactory)
+
+
+def test_a_mail_with_a_key_exists_once() -> None:
+    mail()
+    mail(key="digest 2026-01-05")
+    mail()
+    refuses("mail_key_unique", lambda: mail(key="digest 2026-01-05"))
+
+
+def test_a_day_has_one_figure_of_a_name() -> None:
+    DailyFigure.objects.create(day=LONG_AGO, name="calls")
+    refuses("daily_figure_unique", lambda: DailyFigure.objects.create(day=LONG_AGO, name="calls"))
+
+
 @pytest.mark.parametrize(
     "make", [ConnectionFactory, SourceAccountFactory, OperationFactory], ids=lambda make: make._meta.model.__name__
 )
@@ -193,6 +245,7 @@ TABLES: list[tuple[type[models.TextChoices], dict[str, Meaning]]] = [
     (states.ConnectionStatus, states.CONNECTION_MEANINGS),
     (states.AccountStatus, states.ACCOUNT_MEANINGS),
     (states.OperationState, states.OPERATION_MEANINGS),
+    (states.CaseState, states.CASE_MEANINGS),
 ]
 tables = pytest.mark.parametrize(("enum", "meanings"), TABLES, ids=[enum.__name__ for enum, _meanings in TABLES])
 

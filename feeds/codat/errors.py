@@ -24,7 +24,7 @@ class CodatError(Exception):
 
     retryable = False
     advice = gettext_lazy(
-        "Codat answered in a way this product does not know. Ask an administrator to look at the log, then press Retry."
+        "Codat answered in a way this product does not know. Ask an administrator to look at the log, then try again."
     )
 
     def __init__(
@@ -171,19 +171,19 @@ class InProgress(CodatError):
 class BadRequest(CodatError):
     """400: Codat refused the content of the request."""
 
-    advice = gettext_lazy("Codat refused the data. Correct what it names below, then press Retry.")
+    advice = gettext_lazy("Codat refused the data. Correct what it names below, then try again.")
 
     def headline(self) -> str:
         """Names the refused name, where the refusal is about it."""
         if self.refused_name and (not self.details or "name" in self.details.lower()):
-            return _("Codat refused the name “%(name)s”. Correct it, then press Retry.") % {"name": self.refused_name}
+            return _("Codat refused the name “%(name)s”. Correct it, then try again.") % {"name": self.refused_name}
         return super().headline()
 
 
 class Unauthorized(CodatError):
     """401: the API key is wrong or revoked."""
 
-    advice = gettext_lazy("Codat refused our API key. Ask an administrator to check CODAT_API_KEY, then press Retry.")
+    advice = gettext_lazy("Codat refused our API key. Ask an administrator to check CODAT_API_KEY, then try again.")
 
 
 class PaymentRequired(CodatError):
@@ -191,7 +191,7 @@ class PaymentRequired(CodatError):
 
     advice = gettext_lazy(
         "Codat refused the request because of our plan or an unpaid bill. Ask an administrator to settle this with "
-        "Codat, then press Retry."
+        "Codat, then try again."
     )
 
 
@@ -200,7 +200,7 @@ class Forbidden(CodatError):
 
     advice = gettext_lazy(
         "Codat does not allow our account to do this. Ask an administrator to check in the Codat Portal that "
-        "QuickBooks Online Bank Feeds is switched on, then press Retry."
+        "QuickBooks Online Bank Feeds is switched on, then try again."
     )
 
 
@@ -226,7 +226,7 @@ class Unprocessable(CodatError):
     """422: understood and refused; also an idempotency key used again with another body."""
 
     advice = gettext_lazy(
-        "Codat understood the request and refused it. Correct what it names below, then press Retry; if nothing is "
+        "Codat understood the request and refused it. Correct what it names below, then try again; if nothing is "
         "wrong with the data, ask an administrator to contact Codat's support."
     )
 
@@ -236,7 +236,7 @@ class UnexpectedStatus(CodatError):
 
     advice = gettext_lazy(
         "Codat answered with a status this product does not know. Ask an administrator to check CODAT_BASE_URL and any "
-        "proxy in between, then press Retry."
+        "proxy in between, then try again."
     )
 
 

@@ -11,7 +11,7 @@ from django.utils.translation import gettext_lazy as _
 
 from feeds.models.base import Mirrored, TimeStamped
 from feeds.models.company import Company
-from feeds.states import CONNECTION_MEANINGS, ConnectionStatus, Meaning, describe
+from feeds.states import CONNECTION_MEANINGS, GONE_MEANING, ConnectionStatus, Meaning, describe
 
 BANK_FEEDS_PLATFORM_KEY = "hcws"
 
@@ -82,6 +82,8 @@ class Connection(TimeStamped, Mirrored):
     @property
     def status_meaning(self) -> Meaning:
         """How the status is shown."""
+        if self.gone_at is not None:
+            return GONE_MEANING
         return describe(CONNECTION_MEANINGS, self.status)
 
     def has_live_link(self, now: datetime) -> bool:

@@ -13,7 +13,7 @@ from django.utils.translation import gettext_lazy as _
 from feeds.models.base import Mirrored, TimeStamped
 from feeds.models.company import Company
 from feeds.models.connection import Connection
-from feeds.states import ACCOUNT_MEANINGS, AccountType, Meaning, RoutingType, describe
+from feeds.states import ACCOUNT_MEANINGS, GONE_MEANING, AccountType, Meaning, RoutingType, describe
 
 
 class SourceAccount(TimeStamped, Mirrored):
@@ -107,6 +107,8 @@ class SourceAccount(TimeStamped, Mirrored):
     @property
     def status_meaning(self) -> Meaning:
         """How the status is shown."""
+        if self.gone_at is not None:
+            return GONE_MEANING
         return describe(ACCOUNT_MEANINGS, self.status)
 
     @property

@@ -188,8 +188,6 @@ def _statuses(company: Company) -> _Statuses:
 
 
 def _shown(row: Connection | SourceAccount) -> str:
-    if row.gone_at is not None:
-        return _("gone")
     return str(row.status_meaning.label)
 
 

@@ -583,7 +583,7 @@ class TestRefreshStatus:
     @pytest.mark.parametrize(
         ("status", "message"),
         [
-            (401, "Codat refused our API key. Ask an administrator to check CODAT_API_KEY, then press Retry."),
+            (401, "Codat refused our API key. Ask an administrator to check CODAT_API_KEY, then try again."),
             (404, "Codat does not know this record: it may have been deleted there."),
             (503, "Codat had a fault of its own."),
         ],

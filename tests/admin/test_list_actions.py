@@ -92,7 +92,7 @@ def test_what_codat_refuses_is_on_the_operation(
     operation = Operation.objects.get()
     assert operation.state == OperationState.FAILED
     assert operation.error.startswith(
-        "Codat refused our API key. Ask an administrator to check CODAT_API_KEY, then press Retry."
+        "Codat refused our API key. Ask an administrator to check CODAT_API_KEY, then try again."
     )
 
 

@@ -467,13 +467,13 @@ def codat_answers(status: int) -> None:
 
 ENDING = "Codat said: “The thing is wrong”. Correlation id for Codat's support: corr-77."
 UPSTREAM = {
-    400: "Codat refused the data. Correct what it names below, then press Retry.",
-    401: "Codat refused our API key. Ask an administrator to check CODAT_API_KEY, then press Retry.",
+    400: "Codat refused the data. Correct what it names below, then try again.",
+    401: "Codat refused our API key. Ask an administrator to check CODAT_API_KEY, then try again.",
     402: "Codat refused the request because of our plan or an unpaid bill. Ask an administrator to settle this with "
-    "Codat, then press Retry.",
+    "Codat, then try again.",
     403: "Codat does not allow our account to do this. Ask an administrator to check in the Codat Portal that "
-    "QuickBooks Online Bank Feeds is switched on, then press Retry.",
-    422: "Codat understood the request and refused it. Correct what it names below, then press Retry; if nothing is "
+    "QuickBooks Online Bank Feeds is switched on, then try again.",
+    422: "Codat understood the request and refused it. Correct what it names below, then try again; if nothing is "
     "wrong with the data, ask an administrator to contact Codat's support.",
 }
 

@@ -147,7 +147,7 @@ class TestApplyAgain:
         assert (event.state, event.attempts) == (WebhookState.FAILED, 2)
         assert event.error.startswith(
             "Gave up after 2 attempts. Press Apply again once Codat is well again. "
-            "Last answer: Codat refused our API key. Ask an administrator to check CODAT_API_KEY, then press Retry."
+            "Last answer: Codat refused our API key. Ask an administrator to check CODAT_API_KEY, then try again."
         )
 
     def test_the_history_says_who_pressed_it(self, staff: Client) -> None:

@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 
 Window = Callable[..., Screens]
 ERROR = (
-    "Codat refused the data. Correct what it names below, then press Retry. Correlation id for Codat's support: 8c1f0e."
+    "Codat refused the data. Correct what it names below, then try again. Correlation id for Codat's support: 8c1f0e."
 )
 
 

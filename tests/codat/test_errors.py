@@ -132,7 +132,7 @@ def test_every_error_tells_staff_what_to_do(kind: type[CodatError]) -> None:
 
     does_itself = "by itself" in message or "looks again" in message
     asks = any(
-        verb in message for verb in ("Ask an administrator", "ask an administrator", "press Retry", "Press Refresh")
+        verb in message for verb in ("Ask an administrator", "ask an administrator", "try again", "Press Refresh")
     )
     assert asks or does_itself
     assert does_itself or not kind.retryable
@@ -142,7 +142,7 @@ def test_every_error_tells_staff_what_to_do(kind: type[CodatError]) -> None:
 
 def test_a_wrong_key_names_the_setting_and_the_button() -> None:
     assert errors.Unauthorized("x", correlation_id="c-1").staff_message == (
-        "Codat refused our API key. Ask an administrator to check CODAT_API_KEY, then press Retry. "
+        "Codat refused our API key. Ask an administrator to check CODAT_API_KEY, then try again. "
         "Correlation id for Codat's support: c-1."
     )
 
@@ -151,7 +151,7 @@ def test_a_refused_name_is_named_with_codats_reason(client: CodatClient, wire: r
     wire.post(f"{BASE_URL}/companies", status=400, json=refusal(400, messages=("Name is too long.",)))
 
     assert create(client).staff_message == (
-        "Codat refused the name “Cafe”. Correct it, then press Retry. Codat said: “name: Name is too long”. "
+        "Codat refused the name “Cafe”. Correct it, then try again. Codat said: “name: Name is too long”. "
         "Correlation id for Codat's support: a1b2c3d4e5."
     )
 
