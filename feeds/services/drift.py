@@ -115,8 +115,8 @@ def _open_reports() -> Any:
 def _ours(codat_ids: Sequence[str]) -> dict[str, _Ours]:
     found: dict[str, _Ours] = {}
     # The exclusion matches nothing more; it lets the database use the index, which has it as its condition.
-    ours = Company.objects.filter(codat_id__one_of=json.dumps(codat_ids), gone_at__isnull=True).exclude(codat_id="")
-    rows = ours.order_by()
+    indexed = Company.objects.filter(codat_id__one_of=json.dumps(codat_ids), gone_at__isnull=True).exclude(codat_id="")
+    rows = indexed.order_by()
     columns = ("codat_id", "status", "read_at", "gone_at")
     for pk, codat_id, legal_name, connection_id, status, read_at, gone_at in rows.values_list(
         "pk", "codat_id", "legal_name", *(f"connections__{column}" for column in columns)
