@@ -19,6 +19,7 @@ class Migration(migrations.Migration):
                 ('next_page', models.PositiveIntegerField(default=1, verbose_name='next page')),
                 ('total', models.PositiveIntegerField(default=0, verbose_name='companies in the list')),
                 ('seen', models.BinaryField(default=b'')),
+                ('known', models.PositiveIntegerField(default=0, help_text='How many of them are ours.')),
                 ('missing_connections', models.JSONField(default=list)),
                 ('lease_token', models.UUIDField(null=True)),
                 ('lease_expires_at', models.DateTimeField(null=True)),

@@ -20,6 +20,7 @@ class ListingWalk(models.Model):
     next_page = models.PositiveIntegerField(_("next page"), default=1)
     total = models.PositiveIntegerField(_("companies in the list"), default=0)
     seen = models.BinaryField(default=b"")
+    known = models.PositiveIntegerField(default=0, help_text=_("How many of them are ours."))
     missing_connections = models.JSONField(default=list)
     lease_token = models.UUIDField(null=True)
     lease_expires_at = models.DateTimeField(null=True)

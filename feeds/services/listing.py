@@ -108,7 +108,7 @@ def _claim(walk: Walk) -> uuid.UUID | None:
             return None
         row = ListingWalk.objects.get(name=walk.name)
         if row.started_at is None or row.started_at < now - STALE_AFTER:
-            _mine(walk, token).update(started_at=now, next_page=1, total=0, seen=b"", missing_connections=[])
+            _mine(walk, token).update(started_at=now, next_page=1, total=0, seen=b"", known=0, missing_connections=[])
             walk.begin(now)
     return token
 
@@ -136,6 +136,7 @@ def _go_on(walk: Walk, token: uuid.UUID) -> Outcome:
             if not progress.is_complete and time.monotonic() < deadline:
                 pages.ask_for(progress.next_page)
             walk.visit([companies[identity] for identity in fresh], page.read_at)
+            row.seen = bytes(row.seen) + array("Q", fresh).tobytes()
             with transaction.atomic(durable=True):
                 walk.commit(row)
                 _checkpoint(walk, token, row, progress)
@@ -154,7 +155,8 @@ def _checkpoint(walk: Walk, token: uuid.UUID, row: ListingWalk, progress: Listin
     still_ours = _mine(walk, token).update(
         next_page=progress.next_page,
         total=progress.total,
-        seen=array("Q", progress.seen).tobytes(),
+        seen=row.seen,
+        known=row.known,
         missing_connections=row.missing_connections,
         lease_expires_at=timezone.now() + _lease(),
     )

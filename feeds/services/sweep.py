@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 from django.conf import settings
@@ -81,30 +80,29 @@ def _is_worth_it(walk: ListingWalk, now: datetime) -> bool:
 
 NOTHING = "[]"
 """The JSON of no errors."""
-_Shown = tuple[str | None, str, bool | None]
-"""What is compared of a connection: status, second of the last sync, and that there is nothing more to look at."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Held:
-    """What we hold of one company of the page; `connections` maps Codat's ids to our key and what we hold."""
+class _Row(NamedTuple):
+    """What we hold of one company and one of its connections, as far as a listing shows it."""
 
-    pk: int
+    company_pk: int
+    company_id: str
     name: str
-    connections: dict[str, tuple[int, _Shown]]
+    connection_pk: int | None
+    connection_id: str | None
+    status: str | None
+    last_sync: str | None
+    special: str | None
 
-
-def _shown(there: Mapping[str, Any]) -> _Shown:
-    """The same of a decoded connection. Its other fields never change, or not without one of these."""
-    last_sync = there.get("lastSync")
-    second = last_sync[:19].replace("T", " ") if isinstance(last_sync, str) else ""
-    # Errors are compared by the mirror: None equals nothing that we hold.
-    return there.get("status"), second, None if there.get("dataConnectionErrors") else True
-
-
-def _connections(company: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    found = company.get("dataConnections")
-    return {item["id"]: item for item in found if isinstance(item, dict) and "id" in item} if found else {}
+    def differs(self, there: Mapping[str, Any]) -> bool:
+        """Whether a decoded connection is not as we hold it. What is not compared never changes without these."""
+        if self.status != there.get("status") or self.special != NOTHING or there.get("dataConnectionErrors"):
+            return True
+        last_sync = there.get("lastSync")
+        if self.last_sync is None or not isinstance(last_sync, str):
+            return self.last_sync is not None or last_sync is not None
+        # Up to the second: the database's text of a time is not Codat's.
+        return self.last_sync[:10] != last_sync[:10] or self.last_sync[11:19] != last_sync[11:19]
 
 
 class Sweep:
@@ -113,27 +111,33 @@ class Sweep:
     name = NAME
 
     def __init__(self) -> None:
-        self._missing: list[int] = []
+        self._known = 0
+        self._missing: list[int | None] = []
 
     def begin(self, started_at: datetime) -> None:
         """Nothing to prepare."""
 
     def visit(self, companies: Sequence[dict[str, Any]], read_at: datetime) -> None:
         """Compare a page with our rows; write the companies that differ."""
-        held = _held([company["id"] for company in companies])
+        rows = _rows([company["id"] for company in companies])
+        ours = {row.company_id: row for row in rows}
+        held = {row.connection_id: row for row in rows if row.connection_id is not None}
         changed: list[tuple[int, dict[str, Any]]] = []
         for company in companies:
-            ours = held.get(company["id"])
-            if ours is None:
+            row = ours.get(company["id"])
+            if row is None:
                 continue  # not ours: the nightly comparison offers to adopt it
-            there = _connections(company)
-            if there.keys() == ours.connections.keys():
-                differs = any(_shown(item) != ours.connections[codat_id][1] for codat_id, item in there.items())
-            else:
-                differs = True
-                self._missing += [pk for codat_id, (pk, _shown) in ours.connections.items() if codat_id not in there]
-            if differs or ours.name != company.get("name"):
-                changed.append((ours.pk, company))
+            differs = row.name != company.get("name")
+            for there in company.get("dataConnections") or ():
+                connection = held.pop(there.get("id"), None)
+                if connection is not None:
+                    differs = differs or connection.differs(there)
+                elif there.get("sourceType") == mirror.BANK_FEED:
+                    differs = True
+            if differs:
+                changed.append((row.company_pk, company))
+        self._known += len(ours)
+        self._missing += [row.connection_pk for row in held.values()]
         # In one order, so that two sweeps never wait for each other's rows.
         changed.sort(key=lambda pair: pair[0])
         rest = iter(changed)
@@ -141,25 +145,17 @@ class Sweep:
             _write(chunk, read_at)
 
     def commit(self, walk: ListingWalk) -> None:
-        """Remember the connections that this page's companies no longer have."""
+        """Count our companies of this page, and remember the connections that they no longer have."""
+        walk.known += self._known
         walk.missing_connections += self._missing
+        self._known = 0
         self._missing.clear()
 
     def finish(self, walk: ListingWalk, seen: set[int]) -> None:
         """Mark what is gone. A reading that is newer than the walk knows better."""
-        older = Q(read_at__isnull=True) | Q(read_at__lt=walk.started_at)
-        ours = Company.objects.filter(older, gone_at__isnull=True).exclude(codat_id="").order_by()
-        held = 0
-        lost: list[int] = []
-        for pk, codat_id in ours.values_list("pk", "codat_id").iterator(chunk_size=listing.PAGE_SIZE):
-            held += 1
-            if listing.key(codat_id) not in seen:
-                lost.append(pk)
-        if len(lost) > max(BELIEVABLE_LOSS, held // 2):
-            raise IncompleteListing(f"GET of a listing: {len(lost)} of our {held} companies are not on it")
-        for pk in lost:
+        for pk in _lost_companies(walk, seen):
             _mark_company_gone(pk)
-        gone = Connection.objects.filter(older, pk__in=walk.missing_connections, gone_at__isnull=True)
+        gone = Connection.objects.filter(_older(walk), pk__in=walk.missing_connections, gone_at__isnull=True)
         for pk, company_pk in gone.values_list("pk", "company_id"):
             _mark_connection_gone(pk, company_pk)
 
@@ -167,12 +163,11 @@ class Sweep:
         """Nothing to undo: what was written is true, and nothing was concluded from what is missing."""
 
 
-def _held(codat_ids: Sequence[str]) -> dict[str, _Held]:
-    """Our companies of a page, with their connections: one query, no model, and no column that Django converts."""
-    found: dict[str, _Held] = {}
+def _rows(codat_ids: Sequence[str]) -> list[_Row]:
+    """Our rows of a page, one for each connection: one query, no model, and no column that Django has to convert."""
     # The exclusion matches nothing more; it lets the database use the index, which has it as its condition.
-    rows = Company.objects.filter(codat_id__one_of=json.dumps(codat_ids)).exclude(codat_id="").order_by()
-    for pk, codat_id, name, connection_pk, connection_id, status, last_sync, special in rows.values_list(
+    companies = Company.objects.filter(codat_id__one_of=json.dumps(codat_ids)).exclude(codat_id="").order_by()
+    found = companies.values_list(
         "pk",
         "codat_id",
         "codat_name",
@@ -181,14 +176,8 @@ def _held(codat_ids: Sequence[str]) -> dict[str, _Held]:
         "connections__status",
         Cast("connections__last_sync_at", TextField()),
         _special(),
-    ):
-        company = found.get(codat_id)
-        if company is None:
-            company = found[codat_id] = _Held(pk, name, {})
-        if connection_pk is not None:
-            shown = (status, last_sync[:19] if last_sync else "", special == NOTHING)
-            company.connections[connection_id] = (connection_pk, shown)
-    return found
+    )
+    return [_Row._make(row) for row in found]
 
 
 def _special() -> Case:
@@ -230,6 +219,24 @@ def _write_together(replies: Mapping[int, schemas.Company]) -> None:
     readings.after_readings([(company, held[pk].values()) for pk, company in companies.items()])
     connections = [connection for ours in held.values() for connection in ours.values()]
     polling.read_soon(it.pk for it in connections if it.status != before[it.pk])
+
+
+def _older(walk: ListingWalk) -> Q:
+    """Rows that no reading has touched since the walk began."""
+    return Q(read_at__isnull=True) | Q(read_at__lt=walk.started_at)
+
+
+def _lost_companies(walk: ListingWalk, seen: set[int]) -> list[int]:
+    """Keys of our companies that the complete list does not have. Raises IncompleteListing when they are too many."""
+    ours = Company.objects.filter(gone_at__isnull=True).exclude(codat_id="").order_by()
+    held = ours.count()
+    if held == walk.known:
+        return []
+    rows = ours.filter(_older(walk)).values_list("pk", "codat_id").iterator(chunk_size=listing.PAGE_SIZE)
+    lost = [pk for pk, codat_id in rows if listing.key(codat_id) not in seen]
+    if len(lost) > max(BELIEVABLE_LOSS, held // 2):
+        raise IncompleteListing(f"GET of a listing: {len(lost)} of our {held} companies are not on it")
+    return lost
 
 
 def _mark_company_gone(pk: int) -> None:
