@@ -14,13 +14,15 @@ from django.urls import reverse
 
 from feeds import audit, tasks
 from feeds.audit import Actor
-from feeds.models import AuditEntry, Batch, Company, Connection, Operation, SourceAccount
+from feeds.models import AuditEntry, Batch, Case, Company, Connection, Incident, Operation, SourceAccount
 from feeds.services import accounts, onboarding
-from feeds.states import OperationState
+from feeds.states import CaseCause, OperationState
 from tests.factories import (
     BatchFactory,
+    CaseFactory,
     CompanyFactory,
     ConnectionFactory,
+    IncidentFactory,
     OperationFactory,
     SourceAccountFactory,
     UserFactory,
@@ -37,6 +39,8 @@ CHANGES: dict[type[models.Model], tuple[Callable[[], Any], str, object]] = {
     SourceAccount: (SourceAccountFactory, "name", "Payroll"),
     Operation: (OperationFactory, "state", OperationState.SENDING),
     Batch: (BatchFactory, "label", "Tuesday"),
+    Case: (CaseFactory, "cause", CaseCause.CUSTOMER_STOPPED),
+    Incident: (IncidentFactory, "note", "Codat's status page"),
     User: (UserFactory, "email", "robin@bank.example"),
     Group: (lambda: Group.objects.create(name="Night shift"), "name", "Day shift"),
 }

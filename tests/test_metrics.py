@@ -174,7 +174,7 @@ def test_a_scrape_takes_the_same_number_of_queries_however_many_rows_there_are()
 
 def test_the_probe_still_answers(client: Client) -> None:
     answer = client.get("/readyz")
-    assert set(answer.json()) == {"ok", "database", "migrations", "worker", "queue", "last_good_poll"}
+    assert set(answer.json()) == {"ok", "database", "migrations", "worker", "queue", "ledger", "last_good_poll"}
 
 
 def test_every_series_is_in_the_manual_and_the_other_way_round() -> None:

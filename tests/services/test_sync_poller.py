@@ -191,7 +191,9 @@ def test_a_connection_that_was_deleted_in_codat_is_gone(connection: Connection, 
     sync.poll()
     connection.refresh_from_db()
     assert connection.gone_at is not None
-    assert StatusEvent.objects.filter(connection=connection, new="gone").count() == 1
+    gone = StatusEvent.objects.filter(connection=connection, new="gone")
+    assert gone.filter(account__isnull=True).count() == 1
+    assert not connection.source_accounts.exists()  # they wait for a new one
 
 
 def delete_connection(codat: SandboxProcess, connection: Connection) -> None:
@@ -465,7 +467,7 @@ def test_once_a_fault_is_over_our_statuses_equal_codats(
     here = Connection.objects.filter(gone_at__isnull=True)
     assert dict(here.values_list("codat_id", "status")) == statuses_there(codat)
     assert Connection.objects.get(gone_at__isnull=False) == lost
-    accounts = SourceAccount.objects.filter(connection__gone_at__isnull=True)
+    accounts = SourceAccount.objects.filter(connection__in=here)
     assert {(a.connection_id, a.account_id): a.status for a in accounts} == {
         (connected.pk, "acc-001"): "connected",
         (connected.pk, "acc-002"): "connected",
