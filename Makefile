@@ -21,10 +21,12 @@ $(VENV)/.installed: requirements/dev.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
 	touch $@
 
+# Exported, not set before the command: a shell in between would keep a signal from honcho.
+run: export SANDBOX_WEBHOOK_URL ?= http://127.0.0.1:$(PORT)/webhooks/codat
 run: install .env # web, worker and stand-in Codat; prints the address and the demo logins
 	python manage.py migrate --verbosity 0
 	python manage.py setup
-	SANDBOX_WEBHOOK_URL=$${SANDBOX_WEBHOOK_URL-http://127.0.0.1:$(PORT)/webhooks/codat} honcho start --port $(PORT)
+	honcho start --port $(PORT)
 
 # So that `python manage.py ...` in another shell knows the demo too. Never overwritten.
 .env:
