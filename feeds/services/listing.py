@@ -7,11 +7,13 @@ each company.
 
 from __future__ import annotations
 
+import gc
 import time
 import uuid
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from enum import StrEnum
 from hashlib import blake2b
@@ -84,7 +86,8 @@ def run(walk: Walk) -> Outcome:
     if token is None:
         return Outcome.HELD
     try:
-        return _go_on(walk, token)
+        with _no_cycle_collection():
+            return _go_on(walk, token)
     except CodatError as error:
         log.warning("listing_failed", walk=walk.name, error=type(error).__name__)
         _fail(walk, token, error.staff_message)
@@ -94,6 +97,18 @@ def run(walk: Walk) -> Outcome:
         return Outcome.HELD
     finally:
         _mine(walk, token).update(lease_token=None, lease_expires_at=None)
+
+
+@contextmanager
+def _no_cycle_collection() -> Iterator[None]:
+    """Pages are trees of a hundred thousand objects: looking for cycles in them took a fifth of the walk's time."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def _claim(walk: Walk) -> uuid.UUID | None:

@@ -193,7 +193,7 @@ def _write(changed: Sequence[tuple[int, dict[str, Any]]], read_at: datetime) -> 
     """Write some companies in one transaction; if that fails each alone, so that one never stops the rest."""
     try:
         with transaction.atomic(durable=True), mirror.seen_by(SeenBy.POLL):
-            _write_together({pk: schemas.company(there, read_at) for pk, there in changed})
+            _write_together(dict(changed), read_at)
     except Exception:
         if len(changed) == 1:
             log.exception("sweep_row_errored", company=changed[0][0])
@@ -202,8 +202,8 @@ def _write(changed: Sequence[tuple[int, dict[str, Any]]], read_at: datetime) -> 
             _write([one], read_at)
 
 
-def _write_together(replies: Mapping[int, schemas.Company]) -> None:
-    companies = {company.pk: company for company in Company.objects.select_for_update().filter(pk__in=replies)}
+def _write_together(changed: Mapping[int, dict[str, Any]], read_at: datetime) -> None:
+    companies = {company.pk: company for company in Company.objects.select_for_update().filter(pk__in=changed)}
     held: dict[int, dict[str, Connection]] = {pk: {} for pk in companies}
     for connection in Connection.objects.filter(company__in=companies).order_by("pk"):
         connection.company = companies[connection.company_id]
@@ -211,10 +211,10 @@ def _write_together(replies: Mapping[int, schemas.Company]) -> None:
     before = {connection.pk: connection.status for ours in held.values() for connection in ours.values()}
     with mirror.together():
         for pk, company in companies.items():
-            reply = replies[pk]
-            if company.gone_at is not None or company.codat_name != reply.name:
-                mirror.apply_company(company, reply)
-            for there in reply.connections:
+            if company.gone_at is not None or company.codat_name != changed[pk].get("name"):
+                mirror.apply_company(company, schemas.company(changed[pk], read_at))
+            for item in changed[pk].get("dataConnections") or ():
+                there = schemas.connection(item, read_at)
                 mirror.apply_listed_connection(company, held[pk].get(there.id), there, keep_new_link=False)
     readings.after_readings([(company, held[pk].values()) for pk, company in companies.items()])
     connections = [connection for ours in held.values() for connection in ours.values()]
