@@ -221,13 +221,14 @@ def _note_status(
     row: Connection | SourceAccount, old: str, new: str, seen_at: datetime, old_read_at: datetime | None
 ) -> None:
     """Write the change into the timeline, with how we came to know it."""
-    account, connection = (row, row.connection) if isinstance(row, SourceAccount) else (None, row)
-    if connection is None:
+    account = row if isinstance(row, SourceAccount) else None
+    connection_id = row.pk if isinstance(row, Connection) else row.connection_id
+    if connection_id is None:
         raise ValueError(f"account {row.pk} has a status and no connection")
     seen_by, reference = _seen.get()
     event = StatusEvent(
         company_id=row.company_id,
-        connection=connection,
+        connection_id=connection_id,
         account=account,
         old=old,
         new=new,
