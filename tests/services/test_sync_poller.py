@@ -14,7 +14,7 @@ from feeds import queue
 from feeds.audit import Actor
 from feeds.codat.client import CodatClient
 from feeds.models import AuditEntry, Case, Company, Connection, Heartbeat, ListingWalk, SourceAccount, StatusEvent
-from feeds.services import health, links, listing, onboarding, polling, sweep, sync
+from feeds.services import health, leases, links, listing, onboarding, polling, sweep, sync
 from feeds.services.polling import Priority
 from feeds.states import AccountStatus, ConnectionStatus, OnboardingState, SeenBy
 from tests.factories import CompanyFactory, SourceAccountFactory
@@ -240,6 +240,29 @@ def test_while_codat_is_away_nobody_is_blamed_and_the_claims_are_given_back(coda
     assert polling.due(Priority.HEALTHY, timezone.now()).count() == 3
     assert not Connection.objects.filter(poll_failures__gt=0).exists()
     assert sync.poll() == 3
+
+
+def test_a_wrong_key_is_no_good_poll(connection: Connection, settings: Settings) -> None:
+    settings.CODAT_API_KEY = "wrong"
+    make_due(connection)
+    assert sync.poll() == 0
+    assert not Heartbeat.objects.filter(name=health.POLL).exists()
+
+
+def test_with_nothing_to_read_the_poll_is_good(db: None) -> None:
+    assert sync.poll() == 0
+    assert Heartbeat.objects.filter(name=health.POLL).exists()
+
+
+def test_a_poll_skips_a_company_that_a_worker_holds_and_reads_the_others(codat: SandboxProcess) -> None:
+    seed(codat, 2, accounts=1)
+    held, free = Connection.objects.order_by("pk")
+    Connection.objects.update(poll_due_at=timezone.now())
+    assert leases.claim(held.company_id)
+    assert sync.poll() == 1
+    free.refresh_from_db()
+    assert free.poll_due_at is not None
+    assert free.poll_due_at > timezone.now()
 
 
 def test_what_is_claimed_nobody_else_gets_until_the_claim_ends(codat: SandboxProcess) -> None:
