@@ -114,6 +114,23 @@ CASE_DIGEST_HOUR: int = env.int("CASE_DIGEST_HOUR", default=8)
 INCIDENT_THRESHOLD: int = env.int("INCIDENT_THRESHOLD", default=10)
 INCIDENT_WINDOW_MINUTES: int = env.int("INCIDENT_WINDOW_MINUTES", default=60)
 
+# --- Four eyes: what a second person has to approve ------------------------------------------------------------------
+FOUR_EYES: list[str] = env.list(
+    "FOUR_EYES",
+    default=[
+        "revoke_credentials",
+        "unlink_connection",
+        "delete_account",
+        "delete_connection",
+        "delete_company",
+        "publish_callout",
+        "bulk",
+        "change_roles",
+    ],
+)
+FOUR_EYES_BULK_ROWS: int = env.int("FOUR_EYES_BULK_ROWS", default=20)
+FOUR_EYES_EXPIRE_HOURS: int = env.int("FOUR_EYES_EXPIRE_HOURS", default=72)
+
 # --- Applications ----------------------------------------------------------------------------------------------------
 INSTALLED_APPS = [
     "feeds.apps.FeedsConfig",
