@@ -57,8 +57,8 @@ def runs_tasks(seconds: float) -> bool:
 def freeze(worker: WorkerProcess) -> None:
     """Kill the idle task process while it holds the queue's lock: the cluster's known way to freeze for ever.
 
-    Now and then the kill misses the lock and the cluster heals itself; then a new cluster is tried. On a busy machine it
-    misses again and again: then the process is stopped instead, which looks the same from outside.
+    Now and then the kill misses the lock and the cluster heals itself; then a new cluster is tried. On a busy machine
+    it misses again and again: then the process is stopped instead, which looks the same from outside.
     """
     for _attempt in range(3):
         assert runs_tasks(seconds=20)
