@@ -81,6 +81,7 @@ WEBHOOK_SECRETS: list[str] = [
 ]
 WEBHOOK_MAX_BYTES: int = env.int("WEBHOOK_MAX_BYTES", default=262144)
 WEBHOOK_MAX_ATTEMPTS: int = env.int("WEBHOOK_MAX_ATTEMPTS", default=12)
+WEBHOOK_KEEP_DAYS: int = env.int("WEBHOOK_KEEP_DAYS", default=90)
 WEBHOOK_SILENT_HOURS: int = env.int("WEBHOOK_SILENT_HOURS", default=24)
 
 # --- The reconciler --------------------------------------------------------------------------------------------------
@@ -99,6 +100,8 @@ POLL_CASE_SECONDS: int = env.int("POLL_CASE_SECONDS", default=3600)
 POLL_PENDING_SECONDS: int = env.int("POLL_PENDING_SECONDS", default=3600)
 POLL_PENDING_HOURLY_DAYS: int = env.int("POLL_PENDING_HOURLY_DAYS", default=2)
 POLL_HEALTHY_SECONDS: int = env.int("POLL_HEALTHY_SECONDS", default=86400)
+# Longest time the list of all companies waits while customers hold links, which reading it may end.
+POLL_LIST_WAIT_HOURS: int = env.int("POLL_LIST_WAIT_HOURS", default=12)
 POLL_RESERVE_PERCENT: int = env.int("POLL_RESERVE_PERCENT", default=20)
 
 # --- Cases -----------------------------------------------------------------------------------------------------------

@@ -62,7 +62,7 @@ def sweep_listing() -> str:
 @task
 def compare_with_codat() -> str:
     """Look for what differs between Codat and our mirror."""
-    return drift.run()
+    return drift.tonight()
 
 
 @task
@@ -99,6 +99,18 @@ def wake_snoozed_cases() -> str:
 def prune_mails() -> str:
     """Keep the outbox short."""
     return f"{outbox.prune(older_than=timedelta(days=30))} deleted"
+
+
+@task
+def prune_webhooks() -> str:
+    """Keep the inbox short; goes on in another task when there is much."""
+    return f"{inbox.prune()} deleted"
+
+
+@task
+def retry_batch(batch_id: str, after: int, user_id: int, actor_name: str, source: str) -> str:
+    """Go on retrying the failed companies of a large batch, after the one with the key `after`."""
+    return f"{onboarding.go_on_retrying(batch_id, after, user_id, actor_name, source)} accepted"
 
 
 @task

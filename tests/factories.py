@@ -21,6 +21,7 @@ from feeds.models import (
     DriftFinding,
     DriftReport,
     Incident,
+    Mail,
     Operation,
     SourceAccount,
     StatusEvent,
@@ -34,6 +35,8 @@ from feeds.states import (
     CaseState,
     ConnectionStatus,
     DriftKind,
+    MailKind,
+    MailState,
     OnboardingState,
     OperationKind,
     SeenBy,
@@ -92,7 +95,10 @@ class CompanyFactory(DjangoModelFactory[Company]):
 
 
 class ConnectionFactory(DjangoModelFactory[Connection]):
-    """A connection that waits for the customer. `with_link=True`: we hold a link that works for an hour."""
+    """A connection that waits for the customer. `with_link=True`: we hold a link that works for an hour.
+
+    `handed_out=True`: and somebody was shown it.
+    """
 
     class Meta:
         model = Connection
@@ -103,6 +109,7 @@ class ConnectionFactory(DjangoModelFactory[Connection]):
             link_fetched_at=factory.LazyFunction(timezone.now),
             link_expires_at=factory.LazyFunction(lambda: timezone.now() + timedelta(hours=1)),
         )
+        handed_out = factory.Trait(with_link=True, link_shown_at=factory.SelfAttribute("link_fetched_at"))
         linked = factory.Trait(status=ConnectionStatus.LINKED)
 
     company = factory.SubFactory(CompanyFactory, in_codat=True)
@@ -250,6 +257,22 @@ class DriftFindingFactory(DjangoModelFactory[DriftFinding]):
     kind = DriftKind.MISSING_HERE
     codat_company_id = factory.LazyFunction(lambda: str(uuid.uuid4()))
     there = factory.Sequence(lambda n: f"Portal Bakery {n}")
+
+
+class MailFactory(DjangoModelFactory[Mail]):
+    """A mail to the team that failed: `MailFactory(state=MailState.HELD)` is held by an incident."""
+
+    class Meta:
+        model = Mail
+
+    kind = MailKind.BROKE
+    to = "support@bank.example"
+    subject = factory.Sequence(lambda n: f"Feed broke: Maple Bakery {n} Inc.")
+    body = "A feed broke. Take the case."
+    html = "<p>A feed broke. Take the case.</p>"
+    case = factory.SubFactory(CaseFactory)
+    state = MailState.FAILED
+    attempts = 10
 
 
 class WebhookEventFactory(DjangoModelFactory[WebhookEvent]):

@@ -17,6 +17,7 @@ from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.utils import timezone
 
 from feeds.models import Case, Company, Connection, SourceAccount
+from feeds.services import link_need
 from feeds.states import AccountStatus, CaseState, ConnectionStatus
 
 CLAIM_FOR = timedelta(seconds=120)
@@ -33,13 +34,14 @@ class Priority(IntEnum):
 
     INTERACTIVE = 0
     LINK = 1
-    CASE = 2
-    PENDING = 3
-    HEALTHY = 4
+    WEBHOOK = 2
+    CASE = 3
+    PENDING = 4
+    HEALTHY = 5
 
 
 BACKGROUND = (Priority.LINK, Priority.CASE, Priority.PENDING, Priority.HEALTHY)
-"""The order in which due connections are read."""
+"""The order in which due connections are read. A webhook's reading is asked for by the webhook, not by a date."""
 
 
 def due(priority: Priority, now: datetime) -> QuerySet[Connection]:
@@ -58,11 +60,6 @@ def urgent(now: datetime) -> Q:
 def unsettled(now: datetime) -> Q:
     """Connections whose own status is read with their accounts, unless a listing has told it."""
     return _has_case(now) | _is_pending(now)
-
-
-def links_out(now: datetime) -> bool:
-    """Whether any customer holds a link that works."""
-    return Connection.objects.filter(_has_link(now), gone_at__isnull=True).exists()
 
 
 def claim(priority: Priority, count: int) -> list[Connection]:
@@ -112,7 +109,7 @@ def back_off(connection: Connection) -> None:
 
 def priority_of(connection: Connection, now: datetime) -> Priority:
     """Why this connection is read in the background."""
-    if connection.has_live_link(now) and connection.status != ConnectionStatus.LINKED:
+    if connection.has_live_link(now) and link_need.is_needed(connection):
         return Priority.LINK
     if Case.objects.filter(connection=connection).exclude(state=CaseState.CLOSED).exists():
         return Priority.CASE
@@ -137,7 +134,7 @@ def _around_one() -> float:
 
 
 def _has_link(now: datetime) -> Q:
-    return Q(link_expires_at__gt=now) & ~Q(link_url="") & ~Q(status=ConnectionStatus.LINKED)
+    return Q(link_expires_at__gt=now) & ~Q(link_url="") & link_need.needed()
 
 
 def _has_case(_now: datetime) -> Q:
