@@ -2,6 +2,7 @@
 
 from feeds.admin import (
     batches,
+    callouts,
     cases,
     companies,
     connections,
@@ -18,6 +19,7 @@ from feeds.admin import (
 
 __all__ = [
     "batches",
+    "callouts",
     "cases",
     "companies",
     "connections",

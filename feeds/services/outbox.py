@@ -22,7 +22,7 @@ from django.template.loader import render_to_string
 from django.urls import reverse
 from django.utils import timezone
 
-from feeds.models import Case, CaseEvent, Incident, Mail
+from feeds.models import CalloutVersion, Case, CaseEvent, Incident, Mail
 from feeds.states import CaseEventKind, MailKind, MailState
 
 log = structlog.get_logger(__name__)
@@ -43,13 +43,14 @@ def put(
     context: Mapping[str, Any],
     case: Case | None = None,
     key: str = "",
-) -> None:
+) -> bool:
     """Write a mail from the templates `feeds/mail/<kind>.txt` and `.html`; call inside the transaction of the change.
 
     With a `key`, a mail that exists already is not written again. Nothing is written when there is nobody to send to.
+    Whether one was written.
     """
     if not to or (key and Mail.objects.filter(key=key).exists()):
-        return
+        return False
     values = {**context, "subject": subject, "site_url": settings.SITE_URL}
     Mail.objects.create(
         kind=kind,
@@ -61,9 +62,10 @@ def put(
         case=case,
         next_attempt_at=timezone.now(),
     )
+    return True
 
 
-def page_of(row: Case | Incident) -> str:
+def page_of(row: Case | Incident | CalloutVersion) -> str:
     """The address of the row's page in the back office."""
     return settings.SITE_URL + reverse(f"admin:feeds_{row._meta.model_name}_change", args=[row.pk])
 
