@@ -24,7 +24,17 @@ from django.db.models.signals import pre_save
 from django.http import HttpRequest, HttpResponse
 
 from feeds.banking import mask
-from feeds.models import AuditEntry, Batch, CalloutVersion, Case, Company, Connection, Incident, Operation, SourceAccount
+from feeds.models import (
+    AuditEntry,
+    Batch,
+    CalloutVersion,
+    Case,
+    Company,
+    Connection,
+    Incident,
+    Operation,
+    SourceAccount,
+)
 
 
 @dataclass(frozen=True, slots=True)

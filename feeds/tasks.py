@@ -11,7 +11,19 @@ from typing import ParamSpec
 import structlog
 
 from feeds import audit, queue
-from feeds.services import callouts, cases, drift, figures, health, inbox, links, notifications, onboarding, outbox, sync
+from feeds.services import (
+    callouts,
+    cases,
+    drift,
+    figures,
+    health,
+    inbox,
+    links,
+    notifications,
+    onboarding,
+    outbox,
+    sync,
+)
 
 P = ParamSpec("P")
 

@@ -126,9 +126,7 @@ class CalloutVersion(TimeStamped):
         ]
         indexes: ClassVar = [
             models.Index(fields=["state", "-id"], name="callout_state"),
-            models.Index(
-                fields=["published_on"], name="callout_published", condition=Q(published_on__isnull=False)
-            ),
+            models.Index(fields=["published_on"], name="callout_published", condition=Q(published_on__isnull=False)),
         ]
 
     def __str__(self) -> str:

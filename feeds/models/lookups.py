@@ -36,8 +36,8 @@ class OneOf(Lookup[Any]):
 class Utf16Units(Transform):
     """`title__utf16_units__lte=50`: the length as browsers count it, exact on both databases.
 
-    Databases count code points; one above U+FFFF is two units. PostgreSQL counts those by a pattern. SQLite has no
-    such function, but in UTF-8 exactly they begin with a byte F0 to F4: their number is the bytes that go when these do.
+    Databases count code points; one above U+FFFF is two units. PostgreSQL counts those by a pattern. SQLite has none,
+    but in UTF-8 exactly they begin with a byte F0 to F4: their number is the bytes that go when these are taken out.
     """
 
     lookup_name = "utf16_units"
@@ -46,7 +46,9 @@ class Utf16Units(Transform):
     _NO_TEXT = 1_000_000
     """SQLite keeps anything in any column, and its `length` stops at a NUL: such a value has no length that fits."""
 
-    def as_sqlite(self, compiler: SQLCompiler, connection: BaseDatabaseWrapper, **_extra: Any) -> tuple[str, list[Any]]:
+    def as_sqlite(
+        self, compiler: SQLCompiler, connection: BaseDatabaseWrapper, **_extra: Any
+    ) -> tuple[str, tuple[str | int, ...]]:
         """Code points, and bytes with less bytes without the first of each four."""
         text, parameters = compiler.compile(self.lhs)
         without = text
@@ -56,7 +58,7 @@ class Utf16Units(Transform):
             f"CASE WHEN typeof({text}) <> 'text' OR instr({text}, char(0)) > 0 THEN {self._NO_TEXT} "
             f"ELSE length({text}) + length(CAST({text} AS BLOB)) - length(CAST({without} AS BLOB)) END"
         )
-        return sql, [*parameters] * 5
+        return sql, (*parameters,) * 5
 
     def as_postgresql(
         self, compiler: SQLCompiler, connection: BaseDatabaseWrapper, **_extra: Any

@@ -11,7 +11,17 @@ from django.db.models import Model, Prefetch, QuerySet
 from django.utils import timezone
 from django.utils.formats import number_format
 
-from feeds.models import AuditEntry, CalloutVersion, Case, CodatQuota, Company, Connection, Heartbeat, Operation, SourceAccount
+from feeds.models import (
+    AuditEntry,
+    CalloutVersion,
+    Case,
+    CodatQuota,
+    Company,
+    Connection,
+    Heartbeat,
+    Operation,
+    SourceAccount,
+)
 from feeds.services import callouts
 from feeds.states import (
     CALLOUT_RIGHTS,
