@@ -27,7 +27,7 @@ from django.views.decorators.http import require_safe
 
 from feeds import callout_text
 from feeds.admin.actions import ActionsAdmin, object_action
-from feeds.admin.base import EMPTY, change_url, status_pill, time_column
+from feeds.admin.base import EMPTY, change_url, moment, status_pill
 from feeds.audit import current_actor
 from feeds.callout_text import Piece
 from feeds.models import CalloutVersion
@@ -229,7 +229,7 @@ class CalloutVersionAdmin(ActionsAdmin[CalloutVersion]):
     """List, form, and the pages about one version."""
 
     form = CalloutForm
-    list_display = ("version", "pill", "since", "state_by_name", "excerpt", "attested")
+    list_display = ("version", "pill", "since", "attested")
     list_display_links = ("version",)
     list_filter = ("state",)
     fieldsets = (
@@ -241,25 +241,26 @@ class CalloutVersionAdmin(ActionsAdmin[CalloutVersion]):
     class Media:
         js = ("feeds/callout.js",)
 
-    since = time_column("state_since", gettext_lazy("as of"))
-
     # --- The list ---------------------------------------------------------------------------------------------------
     @admin.display(description=gettext_lazy("version"))
-    def version(self, version: CalloutVersion) -> str:
-        return str(version)
+    def version(self, version: CalloutVersion) -> SafeString:
+        text = next(filter(None, version.texts().values()), "")
+        shown = f"{text[:EXCERPT]}…" if len(text) > EXCERPT else text
+        return format_html('{} <span class="quiet">{}</span>', version, shown)
 
     @admin.display(description=gettext_lazy("state"))
     def pill(self, version: CalloutVersion) -> SafeString:
         return status_pill(version.state_meaning)
 
-    @admin.display(description=gettext_lazy("begins with"))
-    def excerpt(self, version: CalloutVersion) -> SafeString | str:
-        text = next(filter(None, version.texts().values()), "")
-        return f"{text[:EXCERPT]}…" if len(text) > EXCERPT else text or EMPTY
+    @admin.display(description=gettext_lazy("as of"))
+    def since(self, version: CalloutVersion) -> SafeString:
+        return format_html('{}<br><span class="quiet">{}</span>', moment(version.state_since), version.state_by_name)
 
     @admin.display(description=gettext_lazy("last attested"))
     def attested(self, version: CalloutVersion) -> SafeString:
-        return attestation(version) or EMPTY
+        if version.attested_on is None:
+            return EMPTY
+        return format_html('{}<br><span class="quiet">{}</span>', _day(version.attested_on), version.attested_by_name)
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         """The versions, below what is published."""
@@ -511,8 +512,11 @@ def attestation(version: CalloutVersion) -> SafeString:
     """ "last attested on <day> by <name>"; empty when it never was."""
     if version.attested_on is None:
         return SafeString("")
-    day = format_html('<time class="nowrap" datetime="{0}">{0}</time>', version.attested_on.isoformat())
-    return format_html(_("last attested on {} by {}"), day, version.attested_by_name)
+    return format_html(_("last attested on {} by {}"), _day(version.attested_on), version.attested_by_name)
+
+
+def _day(day: date) -> SafeString:
+    return format_html('<time class="nowrap" datetime="{0}">{0}</time>', day.isoformat())
 
 
 def _shown(form: forms.ModelForm[CalloutVersion], obj: CalloutVersion | None) -> dict[str, str]:

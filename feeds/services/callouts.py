@@ -16,7 +16,7 @@ from django.conf import settings
 from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
 from django.db import transaction
-from django.db.models import Q
+from django.db.models import F, Q
 from django.utils import timezone
 from django.utils.formats import date_format
 from django.utils.translation import gettext as _
@@ -54,11 +54,12 @@ def published() -> CalloutVersion | None:
 def published_on(day: date) -> list[CalloutVersion]:
     """The versions that were published on `day`, in the order in which customers saw them.
 
-    Attestations name days, not hours: on a day of change it is the old version and the new one.
+    Attestations name days, not hours: on a day of change it is the old version and the new one. The state of those
+    that were superseded is as old as that, which is the order they went in.
     """
     began = CalloutVersion.objects.filter(published_on__lte=day)
     there = began.filter(Q(superseded_on__isnull=True) | Q(superseded_on__gte=day))
-    return list(there.order_by("published_on", "superseded_on", "pk"))
+    return list(there.order_by("published_on", F("superseded_on").asc(nulls_last=True), "state_since"))
 
 
 def missing(version: CalloutVersion) -> list[str]:

@@ -16,7 +16,7 @@
     const line = document.createElement("p");
     line.className = "callout-count";
     line.append(counter, " ", warning);
-    field.insertAdjacentElement("afterend", line);
+    (field.closest(".flex-container") ?? field).insertAdjacentElement("afterend", line);
     field.setAttribute("aria-describedby", `${field.getAttribute("aria-describedby") ?? ""} ${counter.id}`.trim());
     return { counter, warning };
   };
