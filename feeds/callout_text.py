@@ -168,17 +168,26 @@ class Piece:
 def difference(old: str, new: str) -> list[Piece]:
     """How `old` became `new`, word by word, removed before added; empty when both are."""
     before, after = _words(old), _words(new)
+    blocks = SequenceMatcher(a=before, b=after, autojunk=False).get_opcodes()
     pieces: list[Piece] = []
-    for tag, a, b, c, d in SequenceMatcher(a=before, b=after, autojunk=False).get_opcodes():
-        if tag == "equal":
-            pieces.append(Piece(Change.SAME, "".join(before[a:b])))
-            continue
-        for change, words in ((Change.REMOVED, before[a:b]), (Change.ADDED, after[c:d])):
-            if words:
-                pieces.append(Piece(change, "".join(words)))
-    return pieces
+    removed = added = ""
+    for place, (tag, a, b, c, d) in enumerate(blocks):
+        taken, put = "".join(before[a:b]), "".join(after[c:d])
+        # The space between two changed words belongs to the change: so it is one, and not two.
+        is_between = bool(removed or added) and place + 1 < len(blocks)
+        if tag == "equal" and not (taken.isspace() and is_between):
+            pieces += [*_changed(removed, added), Piece(Change.SAME, taken)]
+            removed = added = ""
+        else:
+            removed, added = removed + taken, added + put
+    return pieces + _changed(removed, added)
+
+
+def _changed(removed: str, added: str) -> list[Piece]:
+    both = (Piece(Change.REMOVED, removed), Piece(Change.ADDED, added))
+    return [piece for piece in both if piece.text]
 
 
 def _words(text: str) -> Sequence[str]:
-    """Words, each with the space after it: so a changed word does not tear its neighbours apart."""
-    return re.findall(r"\s+|\S+\s*", text)
+    """Words and the spaces between them."""
+    return re.findall(r"\s+|\S+", text)

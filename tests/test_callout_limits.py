@@ -145,8 +145,10 @@ def test_the_database_counts_any_text_exactly(text: str) -> None:
     assert raw_sql_takes("title_fr", text) == (len(text.encode("utf-16-le")) // 2 <= 50)
 
 
-@pytest.mark.parametrize("value", ["short\0" + "x" * 500, b"blob"], ids=["behind a NUL", "no text"])
-def test_the_database_takes_nothing_that_it_cannot_count(value: object) -> None:
+@pytest.mark.parametrize("value", ["short\0" + "x" * 500, b"x" * 40], ids=["behind a NUL", "no text"])
+def test_the_database_takes_nothing_that_it_cannot_count(value: str | bytes) -> None:
+    if isinstance(value, bytes) and connection.vendor != "sqlite":
+        pytest.skip("only SQLite keeps bytes in a column of text")
     version = CalloutVersionFactory()
     with pytest.raises((DatabaseError, ValueError)), transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("UPDATE feeds_calloutversion SET title_en = %s WHERE id = %s", [value, version.pk])

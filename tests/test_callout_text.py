@@ -142,6 +142,23 @@ def test_a_difference_is_told_by_words() -> None:
     ]
 
 
+def test_a_word_that_stays_is_not_marked_because_more_comes_after_it() -> None:
+    pieces = difference("Have it ready.", "Have it ready. Thank you.")
+    assert [(piece.change.value, piece.text) for piece in pieces] == [
+        ("same", "Have it ready."),
+        ("added", " Thank you."),
+    ]
+
+
+def test_changed_words_beside_each_other_are_one_change() -> None:
+    pieces = difference("Have your password", "Have some patience")
+    assert [(piece.change.value, piece.text) for piece in pieces] == [
+        ("same", "Have "),
+        ("removed", "your password"),
+        ("added", "some patience"),
+    ]
+
+
 def test_what_was_taken_out_comes_before_what_was_put_in() -> None:
     assert [piece.change for piece in difference("one", "two")] == [Change.REMOVED, Change.ADDED]
 

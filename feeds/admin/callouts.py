@@ -69,6 +69,9 @@ class CalloutForm(_CalloutForm):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        for field in self.fields.values():
+            # What was on the screen goes with the form: only what this person changed is written.
+            field.show_hidden_initial = bool(self.instance.pk)
         for name, limit in CALLOUT_TEXTS.items():
             if name in self.fields:
                 self.fields[name].help_text = _("Plain text in one line, at most %d characters.") % limit
@@ -304,11 +307,10 @@ class CalloutVersionAdmin(ActionsAdmin[CalloutVersion]):
         self, request: HttpRequest, obj: CalloutVersion, form: forms.ModelForm[CalloutVersion], change: bool
     ) -> None:
         """By the service, which keeps the story."""
-        values = {name: form.cleaned_data[name] for name in CalloutForm.Meta.fields}
         if change:
-            callouts.edit(obj, values, current_actor())
+            callouts.edit(obj, {name: form.cleaned_data[name] for name in form.changed_data}, current_actor())
         else:
-            obj.pk = callouts.create(values, current_actor()).pk
+            obj.pk = callouts.create(form.cleaned_data, current_actor()).pk
 
     # --- The page of one version ------------------------------------------------------------------------------------
     def get_urls(self) -> list[URLPattern]:
