@@ -148,8 +148,8 @@ def test_a_copy_of_any_version_is_a_new_draft(rosa: Actor, ravi: Actor) -> None:
     assert draft.events.get().text == f"Copied from {old}."
 
 
-@pytest.mark.parametrize("state", set(CalloutState) - {CalloutState.DRAFT, CalloutState.PUBLISHED})
-def test_only_a_draft_is_edited(state: CalloutState, rosa: Actor) -> None:
+@pytest.mark.parametrize("state", ["submitted", "approved", "superseded", "withdrawn"])
+def test_only_a_draft_is_edited(state: str, rosa: Actor) -> None:
     version = CalloutVersionFactory(**{"superseded": True} if state == "superseded" else {"state": state})
     with pytest.raises(Refused, match="Copy it as a new draft to change the text"):
         callouts.edit(version, {"title_en": "Another"}, rosa)
