@@ -29,7 +29,9 @@ LETTERS = {
     "decomposed accents": "e\u0301",
     "emoji": "🍁",
 }
-every_place = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+every_place = settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None, max_examples=60
+)
 
 
 def counted(text: str) -> int:

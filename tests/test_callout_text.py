@@ -5,11 +5,13 @@ from __future__ import annotations
 import unicodedata
 
 import pytest
-from hypothesis import example, given
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from feeds.callout_text import MOST_NAMED, Change, Why, difference, normalise, refusals, units
 
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""A busy machine is no defect of the rules."""
 any_text = st.text()
 with_halves = st.text(st.characters())
 """Any code point, unpaired surrogates too."""
@@ -21,6 +23,7 @@ def found(text: str, limit: int = 50) -> list[tuple[str, int]]:
 
 
 # --- Counting --------------------------------------------------------------------------------------------------------
+@unhurried
 @given(with_halves)
 @example("🍁")
 @example("\ud83d\ude00")
@@ -28,6 +31,7 @@ def test_units_are_those_of_utf_16(text: str) -> None:
     assert units(text) == len(text.encode("utf-16-le", "surrogatepass")) // 2
 
 
+@unhurried
 @given(any_text)
 def test_normalising_twice_changes_nothing_more(text: str) -> None:
     once = normalise(text)
@@ -124,6 +128,7 @@ def test_a_pasted_document_does_not_fill_the_screen() -> None:
     assert len(refusals("<p>\n" * 5000, 50)) == MOST_NAMED
 
 
+@unhurried
 @given(with_halves)
 def test_a_refusal_can_be_shown_whatever_was_pasted(text: str) -> None:
     for refusal in refusals(normalise(text), 50):
@@ -163,6 +168,7 @@ def test_what_was_taken_out_comes_before_what_was_put_in() -> None:
     assert [piece.change for piece in difference("one", "two")] == [Change.REMOVED, Change.ADDED]
 
 
+@unhurried
 @given(any_text, any_text)
 def test_the_pieces_are_the_two_texts(old: str, new: str) -> None:
     pieces = difference(old, new)

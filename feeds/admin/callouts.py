@@ -215,7 +215,7 @@ def approval_consequences(version: CalloutVersion) -> list[Text]:
 def attestation_consequences(version: CalloutVersion) -> list[Text]:
     """What the attestation changes here."""
     before = callouts.published()
-    sentences: list[Text] = [_("This page then says when it was last attested, and by whom. Nothing is sent to Codat.")]
+    sentences: list[Text] = [_("Its page then says when it was last attested, and by whom. Nothing is sent to Codat.")]
     if before is not None and before.pk != version.pk:
         sentences.insert(0, _("%(version)s becomes the published one; %(before)s is superseded.") % {
             "version": version, "before": before,
