@@ -117,6 +117,15 @@ CASE_DIGEST_HOUR: int = env.int("CASE_DIGEST_HOUR", default=8)
 INCIDENT_THRESHOLD: int = env.int("INCIDENT_THRESHOLD", default=10)
 INCIDENT_WINDOW_MINUTES: int = env.int("INCIDENT_WINDOW_MINUTES", default=60)
 
+# --- The callout: the text above "Get credentials" on Codat's Link page ----------------------------------------------
+# Where it is pasted: the Portal has no API for it.
+CODAT_PORTAL_URL: str = env.str(
+    "CODAT_PORTAL_URL", default=f"{_SANDBOX_URL}/portal/callout" if CODAT_SANDBOX else "https://app.codat.io"
+)
+CALLOUT_FRENCH: str = env.str("CALLOUT_FRENCH", default="both")
+CALLOUT_REMIND_DAYS: int = env.int("CALLOUT_REMIND_DAYS", default=2)
+CALLOUT_NOTIFY_TO: list[str] = env.list("CALLOUT_NOTIFY_TO", default=[])
+
 # --- Four eyes: what a second person has to approve ------------------------------------------------------------------
 FOUR_EYES: list[str] = env.list(
     "FOUR_EYES",

@@ -24,7 +24,17 @@ from django.db.models.signals import pre_save
 from django.http import HttpRequest, HttpResponse
 
 from feeds.banking import mask
-from feeds.models import AuditEntry, Batch, Case, Company, Connection, Incident, Operation, SourceAccount
+from feeds.models import (
+    AuditEntry,
+    Batch,
+    CalloutVersion,
+    Case,
+    Company,
+    Connection,
+    Incident,
+    Operation,
+    SourceAccount,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +169,12 @@ _AUDITED: dict[type[models.Model], dict[str, Any]] = {
         "include_fields": [
             "company", "connection", "state", "owner", "cause", "outcome", "outcome_reason", "snoozed_until",
             "times_broken",
+        ]
+    },
+    CalloutVersion: {
+        "include_fields": [
+            "title_en", "body_en", "title_fr", "body_fr", "note", "copied_from", "state", "state_by_name",
+            "published_on", "superseded_on", "attested_on", "attested_by_name",
         ]
     },
     Incident: {"include_fields": ["opened_at", "released_at", "released_by_name", "note"]},

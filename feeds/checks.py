@@ -20,6 +20,7 @@ from django.core.checks import CheckMessage, Error, Warning, register
 from django.core.exceptions import ImproperlyConfigured
 
 from feeds.codat.client import TOTAL_TIMEOUT
+from feeds.states import FrenchRule
 
 ADD_ACCOUNTS_WITH = ("batch", "put")
 ACCOUNT_SCHEMAS = ("v1", "v2")
@@ -333,6 +334,31 @@ def somebody_hears_of_cases() -> list[CheckMessage]:
     )
 
 
+# --- The callout -----------------------------------------------------------------------------------------------------
+def callout_french_is_known() -> list[CheckMessage]:
+    """E040: a rule that nobody knows would be no rule."""
+    if settings.CALLOUT_FRENCH in FrenchRule.values:
+        return []
+    return _error(40, "CALLOUT_FRENCH is not known.", f"Set it to one of: {', '.join(FrenchRule.values)}.")
+
+
+def portal_url_is_encrypted() -> list[CheckMessage]:
+    """E041: staff sign in there."""
+    url = settings.CODAT_PORTAL_URL
+    if urlsplit(url).scheme == "https":
+        return []
+    if not settings.IS_PRODUCTION and urlsplit(url).scheme == "http" and (settings.CODAT_SANDBOX or _is_loopback(url)):
+        return []
+    return _error(41, "CODAT_PORTAL_URL does not start with https://.", "Codat's Portal is at https://app.codat.io.")
+
+
+def callout_reminder_is_in_days() -> list[CheckMessage]:
+    """E042: fewer than no days make no sense."""
+    if settings.CALLOUT_REMIND_DAYS >= 0:
+        return []
+    return _error(42, "CALLOUT_REMIND_DAYS is below 0.", "Set it to a whole number of days; 0 means no reminder.")
+
+
 # --- Database and site -----------------------------------------------------------------------------------------------
 def database_has_no_pool() -> list[CheckMessage]:
     """E014: the pool's threads do not survive the worker's fork: most tasks were lost."""
@@ -414,6 +440,9 @@ CHECKS: Sequence[Check] = (
     digest_hour_is_an_hour,
     webhooks_are_kept_for_a_while,
     poll_settings_make_sense,
+    callout_french_is_known,
+    portal_url_is_encrypted,
+    callout_reminder_is_in_days,
     database_has_no_pool,
     secret_key_is_strong,
     hosts_are_named,

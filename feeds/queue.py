@@ -41,6 +41,7 @@ SCHEDULES = (
     Scheduled("Wake snoozed cases", "feeds.tasks.wake_snoozed_cases", minutes=1),
     Scheduled("Send mails", SEND_MAILS, minutes=1),
     Scheduled("Write digests", "feeds.tasks.write_digests", minutes=10),
+    Scheduled("Remind of callouts", "feeds.tasks.remind_of_callouts", minutes=60),
     Scheduled("Prune mails", "feeds.tasks.prune_mails", minutes=24 * 60),
     Scheduled("Prune webhooks", PRUNE_WEBHOOKS, minutes=24 * 60),
     Scheduled("Prune finished tasks", "feeds.tasks.prune_finished_tasks", minutes=24 * 60),

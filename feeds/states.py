@@ -447,6 +447,7 @@ class MailKind(models.TextChoices):
     INCIDENT_OPENED = "incident_opened", _("Incident opened")
     INCIDENT_RELEASED = "incident_released", _("Incident released")
     DIGEST = "digest", _("Daily digest")
+    CALLOUT_REMINDER = "callout_reminder", _("Callout not published")
 
 
 class MailState(models.TextChoices):
@@ -528,3 +529,98 @@ def account_is_broken(connection_status: str, account_status: str, *, lost: bool
     if lost or connection_status in BROKEN_CONNECTION_STATUSES:
         return account_status not in (NOT_IN_CODAT, AccountStatus.PENDING)
     return account_status == AccountStatus.DISCONNECTED
+
+
+class CalloutState(models.TextChoices):
+    """The life of one version of the callout. There is no "live": we know what a person attested, and when."""
+
+    DRAFT = "draft", _("Draft")
+    SUBMITTED = "submitted", _("Submitted")
+    APPROVED = "approved", _("Approved")
+    PUBLISHED = "published", _("Published")
+    SUPERSEDED = "superseded", _("Superseded")
+    WITHDRAWN = "withdrawn", _("Withdrawn")
+
+
+CALLOUT_TRANSITIONS: dict[str, frozenset[str]] = {
+    CalloutState.DRAFT: frozenset({CalloutState.SUBMITTED, CalloutState.WITHDRAWN}),
+    CalloutState.SUBMITTED: frozenset({CalloutState.APPROVED, CalloutState.DRAFT, CalloutState.WITHDRAWN}),
+    CalloutState.APPROVED: frozenset({CalloutState.PUBLISHED, CalloutState.WITHDRAWN}),
+    CalloutState.PUBLISHED: frozenset({CalloutState.SUPERSEDED}),
+    CalloutState.SUPERSEDED: frozenset(),
+    CalloutState.WITHDRAWN: frozenset(),
+}
+"""Allowed moves. Only a draft's text can be changed: what was approved once is copied, never edited."""
+
+CALLOUT_MEANINGS: dict[str, Meaning] = {
+    CalloutState.DRAFT: Meaning(
+        CalloutState.DRAFT.label,
+        Tone.NEUTRAL,
+        _("Being written; nobody is asked for anything."),
+        _("When the texts are ready, press Submit."),
+    ),
+    CalloutState.SUBMITTED: Meaning(
+        CalloutState.SUBMITTED.label,
+        Tone.WAITING,
+        _("Its texts hold still and wait for a second person."),
+        _("A colleague who did not write it presses Approve or Send back."),
+    ),
+    CalloutState.APPROVED: Meaning(
+        CalloutState.APPROVED.label,
+        Tone.WARNING,
+        _("Approved here. Customers do not see it until somebody has copied it into the Codat Portal."),
+        _("Follow the publishing checklist, then press Attest."),
+    ),
+    CalloutState.PUBLISHED: Meaning(
+        CalloutState.PUBLISHED.label,
+        Tone.GOOD,
+        _("A person attested that these texts stand in the Codat Portal. This product cannot look there."),
+        _("Nothing. When you have looked again, press Attest again."),
+    ),
+    CalloutState.SUPERSEDED: Meaning(
+        CalloutState.SUPERSEDED.label,
+        Tone.NEUTRAL,
+        _("It was published until a later version took its place."),
+        _("Nothing. To use its texts again, copy it as a new draft."),
+    ),
+    CalloutState.WITHDRAWN: Meaning(
+        CalloutState.WITHDRAWN.label,
+        Tone.NEUTRAL,
+        _("Given up before it was published. It is kept."),
+        _("Nothing. To use its texts again, copy it as a new draft."),
+    ),
+}
+
+CALLOUT_RIGHTS: dict[str, str] = {
+    "create": "feeds.add_calloutversion",
+    "edit": "feeds.change_calloutversion",
+    "submit": "feeds.submit_callout",
+    "approve": "feeds.approve_callout",
+    "publish": "feeds.publish_callout",
+}
+"""Which permission each move of a person asks for. Who submits may withdraw; who approves may send back."""
+
+
+class CalloutEventKind(models.TextChoices):
+    """What happened to a version of the callout."""
+
+    CREATED = "created", _("Created")
+    EDITED = "edited", _("Edited")
+    SUBMITTED = "submitted", _("Submitted")
+    SENT_BACK = "sent_back", _("Sent back")
+    APPROVED = "approved", _("Approved")
+    ATTESTED = "attested", _("Attested")
+    SUPERSEDED = "superseded", _("Superseded")
+    WITHDRAWN = "withdrawn", _("Withdrawn")
+
+
+CALLOUT_AUTHORSHIP = (CalloutEventKind.CREATED, CalloutEventKind.EDITED, CalloutEventKind.SUBMITTED)
+"""Whoever did one of these has a hand in the text, and does not approve it."""
+
+
+class FrenchRule(models.TextChoices):
+    """Values of the setting CALLOUT_FRENCH: what a version must have in French before it can be submitted."""
+
+    BOTH = "both", _("Both languages or neither, field by field")
+    REQUIRED = "required", _("French wherever there is English")
+    OPTIONAL = "optional", _("French where somebody wrote it")

@@ -11,7 +11,19 @@ from typing import ParamSpec
 import structlog
 
 from feeds import audit, queue
-from feeds.services import cases, drift, figures, health, inbox, links, notifications, onboarding, outbox, sync
+from feeds.services import (
+    callouts,
+    cases,
+    drift,
+    figures,
+    health,
+    inbox,
+    links,
+    notifications,
+    onboarding,
+    outbox,
+    sync,
+)
 
 P = ParamSpec("P")
 
@@ -93,6 +105,12 @@ def write_digests() -> str:
 def wake_snoozed_cases() -> str:
     """Bring cases back whose snooze is over."""
     return f"{cases.wake_snoozed()} woken"
+
+
+@task
+def remind_of_callouts() -> str:
+    """Write to those who may publish the callout when an approved one waits too long."""
+    return f"{callouts.remind()} written"
 
 
 @task

@@ -14,6 +14,7 @@ from factory.django import DjangoModelFactory
 
 from feeds.models import (
     Batch,
+    CalloutVersion,
     Case,
     CaseEvent,
     Company,
@@ -30,6 +31,7 @@ from feeds.models import (
 from feeds.services import roles
 from feeds.states import (
     AccountStatus,
+    CalloutState,
     CaseEventKind,
     CaseOutcome,
     CaseState,
@@ -287,3 +289,34 @@ class WebhookEventFactory(DjangoModelFactory[WebhookEvent]):
     body = factory.LazyAttribute(
         lambda it: {"eventType": it.event_type, "payload": {"referenceCompany": {"id": it.codat_company_id}}}
     )
+
+
+class CalloutVersionFactory(DjangoModelFactory[CalloutVersion]):
+    """A draft with text in both languages, without its story.
+
+    `state=` any other; `published=True` was attested today, `superseded=True` until today. What a test does to a
+    version goes through `services.callouts`.
+    """
+
+    class Meta:
+        model = CalloutVersion
+
+    class Params:
+        published = factory.Trait(
+            state=CalloutState.PUBLISHED,
+            published_on=factory.LazyFunction(timezone.localdate),
+            attested_on=factory.SelfAttribute("published_on"),
+            attested_by_name="Robin Staff",
+        )
+        superseded = factory.Trait(
+            published=True,
+            state=CalloutState.SUPERSEDED,
+            superseded_on=factory.SelfAttribute("published_on"),
+        )
+
+    title_en = "Before you start"
+    body_en = "Have your QuickBooks password ready."
+    title_fr = "Avant de commencer"
+    body_fr = "Préparez votre mot de passe QuickBooks."
+    state_since = factory.LazyFunction(timezone.now)
+    state_by_name = "Robin Staff"

@@ -14,11 +14,22 @@ from django.urls import reverse
 
 from feeds import audit, tasks
 from feeds.audit import Actor
-from feeds.models import AuditEntry, Batch, Case, Company, Connection, Incident, Operation, SourceAccount
+from feeds.models import (
+    AuditEntry,
+    Batch,
+    CalloutVersion,
+    Case,
+    Company,
+    Connection,
+    Incident,
+    Operation,
+    SourceAccount,
+)
 from feeds.services import accounts, onboarding
 from feeds.states import CaseCause, OperationState
 from tests.factories import (
     BatchFactory,
+    CalloutVersionFactory,
     CaseFactory,
     CompanyFactory,
     ConnectionFactory,
@@ -40,6 +51,7 @@ CHANGES: dict[type[models.Model], tuple[Callable[[], Any], str, object]] = {
     Operation: (OperationFactory, "state", OperationState.SENDING),
     Batch: (BatchFactory, "label", "Tuesday"),
     Case: (CaseFactory, "cause", CaseCause.CUSTOMER_STOPPED),
+    CalloutVersion: (CalloutVersionFactory, "title_fr", "Avant"),
     Incident: (IncidentFactory, "note", "Codat's status page"),
     User: (UserFactory, "email", "robin@bank.example"),
     Group: (lambda: Group.objects.create(name="Night shift"), "name", "Day shift"),

@@ -32,6 +32,7 @@ PRODUCTION: dict[str, Any] = {
     "SITE_URL": "https://feeds.bank.example",
     "CASE_NOTIFY_TO": ["support@bank.example"],
     "DATABASES": {"default": {"ENGINE": "django.db.backends.postgresql", "OPTIONS": {}}},
+    "CODAT_PORTAL_URL": "https://app.codat.io",
 }
 DEVELOPMENT: dict[str, Any] = {
     "IS_PRODUCTION": False,
@@ -123,6 +124,9 @@ WHOLE_HEADER = base64.b64encode(b"an-invented-key-that-was-encoded-already").dec
         ("feeds.E024", {"POLL_LIST_WAIT_HOURS": 73}),
         ("feeds.E038", {"WEBHOOK_KEEP_DAYS": 6}),
         ("feeds.E025", {"METRICS_TOKEN": "guessed"}),
+        ("feeds.E040", {"CALLOUT_FRENCH": "sometimes"}),
+        ("feeds.E041", {"CODAT_PORTAL_URL": "http://app.codat.io"}),
+        ("feeds.E042", {"CALLOUT_REMIND_DAYS": -1}),
         ("feeds.W001", {"DATABASES": {"default": {"ENGINE": "django.db.backends.sqlite3", "OPTIONS": {}}}}),
         ("feeds.W003", {"WEBHOOK_SECRETS": []}),
         ("feeds.W002", {"EMAIL_BACKEND": "django.core.mail.backends.console.EmailBackend"}),

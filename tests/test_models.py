@@ -15,10 +15,21 @@ from django.db.models import ProtectedError
 from django.utils import timezone
 
 from feeds import states
-from feeds.models import BatchItem, CodatQuota, Company, Connection, DailyFigure, Mail, Operation, SourceAccount
-from feeds.states import CaseState, MailKind, Meaning, OperationKind, OperationState
+from feeds.models import (
+    BatchItem,
+    CalloutVersion,
+    CodatQuota,
+    Company,
+    Connection,
+    DailyFigure,
+    Mail,
+    Operation,
+    SourceAccount,
+)
+from feeds.states import CalloutState, CaseState, MailKind, Meaning, OperationKind, OperationState
 from tests.factories import (
     BatchFactory,
+    CalloutVersionFactory,
     CaseFactory,
     CompanyFactory,
     ConnectionFactory,
@@ -81,6 +92,15 @@ CHECKED = [
     Bad("case_closed_has_date", CaseFactory, {"closed_at": LONG_AGO}),
     Bad("webhook_state_known", WebhookEventFactory, {"state": "lost"}),
     Bad("drift_kind_known", DriftFindingFactory, {"kind": "mood"}),
+    Bad("callout_state_known", CalloutVersionFactory, {"state": "live"}),
+    Bad("callout_title_en_fits", CalloutVersionFactory, {"title_en": "x" * 51}),
+    Bad("callout_title_fr_fits", CalloutVersionFactory, {"title_fr": "🍁" * 25 + "x"}),
+    Bad("callout_body_en_fits", CalloutVersionFactory, {"body_en": "x" * 151}),
+    Bad("callout_body_fr_fits", CalloutVersionFactory, {"body_fr": "🍁" * 75 + "x"}),
+    Bad("callout_published_has_dates", CalloutVersionFactory, {"state": "published"}),
+    Bad("callout_published_has_dates", CalloutVersionFactory, {"superseded_on": LONG_AGO}),
+    Bad("callout_published_is_attested", CalloutVersionFactory, {"attested_on": LONG_AGO}),
+    Bad("callout_published_is_attested", CalloutVersionFactory, {"attested_by_name": "Robin Staff"}),
     Bad("mail_kind_known", mail, {"kind": "spam"}),
     Bad("mail_state_known", mail, {"state": "lost", "next_attempt_at": None}),
     Bad("mail_waits_while_queued", mail, {"next_attempt_at": None}),
@@ -96,6 +116,8 @@ UNIQUE = {
     "case_one_open_per_connection",
     "incident_one_at_a_time",
     "mail_key_unique",
+    "callout_one_published",
+    "callout_superseded_after_published",
     "daily_figure_unique",
 }
 
@@ -208,6 +230,36 @@ def test_there_is_one_incident_at_a_time() -> None:
     refuses("incident_one_at_a_time", IncidentFactory)
 
 
+def test_one_version_of_the_callout_is_published_and_any_number_are_superseded() -> None:
+    CalloutVersionFactory.create_batch(2, superseded=True)
+    CalloutVersionFactory(published=True)
+    refuses("callout_one_published", lambda: CalloutVersionFactory(published=True))
+
+
+def test_a_version_of_the_callout_is_superseded_after_it_was_published() -> None:
+    refuses(
+        "callout_superseded_after_published",
+        lambda: CalloutVersionFactory(superseded=True, superseded_on=LONG_AGO.date()),
+    )
+
+
+@pytest.mark.parametrize("state", [state for state in CalloutState if state != CalloutState.DRAFT])
+def test_a_text_that_is_no_draft_any_more_is_frozen_even_past_the_models(state: CalloutState) -> None:
+    dates = {CalloutState.PUBLISHED: {"published": True}, CalloutState.SUPERSEDED: {"superseded": True}}
+    version = CalloutVersionFactory(**dates.get(state, {"state": state}))
+    row = CalloutVersion.objects.filter(pk=version.pk)
+    for name in ("title_en", "body_en", "title_fr", "body_fr"):
+        refuses("callout_text_frozen", lambda name=name: row.update(**{name: "Another"}))  # type: ignore[misc]
+    assert row.update(note="A note is no text.") == 1
+
+
+@pytest.mark.parametrize("state", [CalloutState.APPROVED, CalloutState.WITHDRAWN])
+def test_what_was_approved_or_withdrawn_never_becomes_a_draft_again(state: CalloutState) -> None:
+    row = CalloutVersion.objects.filter(pk=CalloutVersionFactory(state=state).pk)
+    refuses("callout_text_frozen", lambda: row.update(state=CalloutState.DRAFT))
+    refuses("callout_text_frozen", lambda: row.update(state=CalloutState.SUBMITTED))
+
+
 def test_a_mail_with_a_key_exists_once() -> None:
     mail()
     mail(key="digest 2026-01-05")
@@ -246,6 +298,7 @@ TABLES: list[tuple[type[models.TextChoices], dict[str, Meaning]]] = [
     (states.AccountStatus, states.ACCOUNT_MEANINGS),
     (states.OperationState, states.OPERATION_MEANINGS),
     (states.CaseState, states.CASE_MEANINGS),
+    (states.CalloutState, states.CALLOUT_MEANINGS),
 ]
 tables = pytest.mark.parametrize(("enum", "meanings"), TABLES, ids=[enum.__name__ for enum, _meanings in TABLES])
 

@@ -17,6 +17,7 @@ MAY_DO = {
         "add_company", "change_company", "import_company", "onboard_company", "refresh_company",
         "add_sourceaccount", "change_sourceaccount", "delete_sourceaccount", "reveal_account_number",
         "rename_sourceaccount", "refresh_link", "reveal_link",
+        "add_calloutversion", "change_calloutversion", "submit_callout", "approve_callout", "publish_callout",
     },
     "Support": {
         "onboard_company", "refresh_company", "refresh_link", "reveal_link", "rename_sourceaccount",
@@ -30,6 +31,7 @@ MAY_DO = {
         "rename_sourceaccount", "disconnect_sourceaccount", "remove_sourceaccount", "refresh_link", "reveal_link",
         "unlink_connection", "generate_credentials", "revoke_credentials", "add_user", "change_user",
         "reapply_webhook", "resend_mail", "work_case", "release_incident", "adopt_company",
+        "add_calloutversion", "change_calloutversion", "submit_callout", "approve_callout", "publish_callout",
     },
 }  # fmt: skip
 
@@ -50,7 +52,7 @@ def test_a_member_may_do_what_the_role_says_and_nothing_else(role: str) -> None:
 @pytest.mark.parametrize("role", roles.ROLES)
 def test_every_role_sees_companies_connections_accounts_and_the_ledger(role: str) -> None:
     user = UserFactory(role=role)
-    for model in ("company", "connection", "sourceaccount", "operation", "batch"):
+    for model in ("company", "connection", "sourceaccount", "operation", "batch", "calloutversion"):
         assert user.has_perm(f"feeds.view_{model}")
 
 

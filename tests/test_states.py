@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 
 from feeds.states import (
+    CALLOUT_TRANSITIONS,
     CASE_NEXT_STEPS,
     CASE_PLAYBOOKS,
     CASE_TRANSITIONS,
+    CalloutState,
     CaseCause,
     CaseState,
     account_is_broken,
@@ -72,6 +74,12 @@ def test_which_accounts_of_a_broken_feed_are_broken(status: str, account: str, l
 def test_every_state_of_a_case_has_its_moves_and_every_cause_its_next_step() -> None:
     assert CASE_TRANSITIONS.keys() == set(CaseState)
     assert CASE_NEXT_STEPS.keys() == set(CaseCause)
+
+
+def test_every_state_of_the_callout_has_its_moves_and_only_what_is_submitted_goes_back() -> None:
+    assert CALLOUT_TRANSITIONS.keys() == set(CalloutState)
+    back = {state for state, moves in CALLOUT_TRANSITIONS.items() if CalloutState.DRAFT in moves}
+    assert back == {CalloutState.SUBMITTED}
 
 
 def test_every_playbook_offers_every_action_once() -> None:

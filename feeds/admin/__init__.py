@@ -2,6 +2,7 @@
 
 from feeds.admin import (
     batches,
+    callouts,
     cases,
     companies,
     connections,
@@ -19,6 +20,7 @@ from feeds.admin import (
 
 __all__ = [
     "batches",
+    "callouts",
     "cases",
     "companies",
     "connections",

@@ -3,6 +3,7 @@
 from feeds.models import lookups  # noqa: F401  # registers itself
 from feeds.models.audit_entry import AuditEntry
 from feeds.models.batch import Batch, BatchItem
+from feeds.models.callout import CalloutEvent, CalloutVersion
 from feeds.models.case import Case, CaseEvent, Incident
 from feeds.models.company import Company
 from feeds.models.connection import BANK_FEEDS_PLATFORM_KEY, Connection
@@ -20,6 +21,8 @@ __all__ = [
     "AuditEntry",
     "Batch",
     "BatchItem",
+    "CalloutEvent",
+    "CalloutVersion",
     "Case",
     "CaseEvent",
     "CodatQuota",

@@ -11,8 +11,20 @@ from django.db.models import IntegerField, Model, Prefetch, QuerySet, Subquery
 from django.utils import timezone
 from django.utils.formats import number_format
 
-from feeds.models import AuditEntry, Case, CodatQuota, Company, Connection, Heartbeat, Operation, SourceAccount
+from feeds.models import (
+    AuditEntry,
+    CalloutVersion,
+    Case,
+    CodatQuota,
+    Company,
+    Connection,
+    Heartbeat,
+    Operation,
+    SourceAccount,
+)
+from feeds.services import callouts
 from feeds.states import (
+    CALLOUT_RIGHTS,
     ONBOARDING_MEANINGS,
     AccountStatus,
     ConnectionStatus,
@@ -86,6 +98,8 @@ class Home:
     refused: Sequence[Operation] | None = None
     changes: Sequence[AuditEntry] | None = None
     cases: Cases | None = None
+    callouts: Sequence[CalloutVersion] | None = None
+    """Versions of the callout that wait for this person: to approve, or to publish."""
     system: System | None = None
 
 
@@ -117,8 +131,13 @@ def for_person(user: User, now: datetime | None = None) -> Home:
         refused=_refused() if not is_mine and user.has_perm("feeds.view_operation") else None,
         changes=_changes() if user.has_perm("feeds.view_auditentry") else None,
         cases=_cases(user, now) if user.has_perm("feeds.work_case") else None,
+        callouts=callouts.waiting_for(user, ROWS) if _keeps_the_callout(user) else None,
         system=_system() if user.has_perm("feeds.view_heartbeat") else None,
     )
+
+
+def _keeps_the_callout(user: User) -> bool:
+    return any(user.has_perm(CALLOUT_RIGHTS[move]) for move in ("approve", "publish"))
 
 
 def _state_counts(companies: QuerySet[Company]) -> list[StateCount]:

@@ -25,7 +25,7 @@ from django.utils.translation import gettext as _
 
 from feeds import audit, queue
 from feeds.audit import Actor
-from feeds.models import Case, CaseEvent, Incident, Mail
+from feeds.models import CalloutVersion, Case, CaseEvent, Incident, Mail
 from feeds.services.errors import Refused
 from feeds.states import CaseEventKind, MailKind, MailState
 
@@ -47,13 +47,14 @@ def put(
     context: Mapping[str, Any],
     case: Case | None = None,
     key: str = "",
-) -> None:
+) -> bool:
     """Write a mail from the templates `feeds/mail/<kind>.txt` and `.html`; call inside the transaction of the change.
 
     With a `key`, a mail that exists already is not written again. Nothing is written when there is nobody to send to.
+    Whether one was written.
     """
     if not to or (key and Mail.objects.filter(key=key).exists()):
-        return
+        return False
     values = {**context, "subject": subject, "site_url": settings.SITE_URL}
     Mail.objects.create(
         kind=kind,
@@ -65,9 +66,10 @@ def put(
         case=case,
         next_attempt_at=timezone.now(),
     )
+    return True
 
 
-def page_of(row: Case | Incident) -> str:
+def page_of(row: Case | Incident | CalloutVersion) -> str:
     """The address of the row's page in the back office."""
     return settings.SITE_URL + reverse(f"admin:feeds_{row._meta.model_name}_change", args=[row.pk])
 

@@ -54,6 +54,15 @@ _WORK_THE_INBOX = frozenset({"feeds.view_webhookevent", "feeds.reapply_webhook"}
 _WORK_THE_OUTBOX = frozenset({"feeds.view_mail", "feeds.resend_mail"})
 _SEE_CASES = frozenset({"feeds.view_case", "feeds.view_incident", "feeds.view_statusevent"})
 _WORK_CASES = _SEE_CASES | {"feeds.work_case", "feeds.release_incident"}
+_SEE_CALLOUTS = frozenset({"feeds.view_calloutversion"})
+# Who may approve does not approve what they had a hand in: see `services.callouts`.
+_KEEP_THE_CALLOUT = _SEE_CALLOUTS | {
+    "feeds.add_calloutversion",
+    "feeds.change_calloutversion",
+    "feeds.submit_callout",
+    "feeds.approve_callout",
+    "feeds.publish_callout",
+}
 _SEE_DRIFT = frozenset({"feeds.view_driftreport", "feeds.view_driftfinding"})
 _SEE_THE_SYSTEM = frozenset(
     {"feeds.view_auditentry", "feeds.view_heartbeat", "feeds.view_codatquota", "feeds.view_webhookevent"}
@@ -63,18 +72,19 @@ _SEE_USERS = frozenset({"auth.view_user", "auth.view_group"})
 _MANAGE_USERS = frozenset({"auth.add_user", "auth.change_user"})
 
 ROLES: dict[str, frozenset[str]] = {
-    RELATIONSHIP_MANAGERS: _SEE_CUSTOMERS | _HAND_OVER_LINKS | _ONBOARD | {"feeds.rename_sourceaccount"},
+    RELATIONSHIP_MANAGERS: (
+        _SEE_CUSTOMERS | _HAND_OVER_LINKS | _ONBOARD | _KEEP_THE_CALLOUT | {"feeds.rename_sourceaccount"}
+    ),
     SUPPORT: (
         _SEE_CUSTOMERS | _HAND_OVER_LINKS | _REPAIR | _WORK_CASES | _WORK_THE_INBOX | _WATCH_OPERATIONS | _SEE_DRIFT
-        | _WORK_THE_OUTBOX
-        | {"feeds.adopt_company"}
+        | _WORK_THE_OUTBOX | _SEE_CALLOUTS | {"feeds.adopt_company"}
     ),
     # Auditors see who did what, and neither change anything nor see a link or a whole account number.
-    COMPLIANCE_AUDITORS: _SEE_CUSTOMERS | _SEE_CASES | _SEE_DRIFT | _SEE_THE_SYSTEM | _SEE_USERS,
+    COMPLIANCE_AUDITORS: _SEE_CUSTOMERS | _SEE_CALLOUTS | _SEE_CASES | _SEE_DRIFT | _SEE_THE_SYSTEM | _SEE_USERS,
     ADMINISTRATORS: (
         _SEE_CUSTOMERS | _HAND_OVER_LINKS | _ONBOARD | _REPAIR | _WORK_CASES | _SEE_THE_SYSTEM | _SEE_USERS
         | _MANAGE_USERS | _WORK_THE_INBOX | _WORK_THE_OUTBOX | _WATCH_OPERATIONS | _SEE_DRIFT
-        | {"feeds.adopt_company", "feeds.delete_company"}
+        | _KEEP_THE_CALLOUT | {"feeds.adopt_company", "feeds.delete_company"}
     ),
 }  # fmt: skip
 """Role name -> permission labels ("app.codename").

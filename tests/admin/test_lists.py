@@ -20,6 +20,7 @@ from feeds import audit
 from feeds.admin.base import BackOfficeAdmin, CappedPaginator, MirrorAdmin
 from feeds.models import (
     AuditEntry,
+    CalloutVersion,
     Case,
     Connection,
     DriftFinding,
@@ -33,6 +34,7 @@ from feeds.models import (
 )
 from feeds.states import AccountStatus, ConnectionStatus, OperationState, WebhookState
 from tests.factories import (
+    CalloutVersionFactory,
     CaseFactory,
     CompanyFactory,
     ConnectionFactory,
@@ -116,6 +118,7 @@ LISTS: list[tuple[type[Model], Make]] = [
     (Case, make_case),
     (Incident, make_incident),
     (Mail, MailFactory),
+    (CalloutVersion, CalloutVersionFactory),
     (StatusEvent, StatusEventFactory),
     (DriftReport, DriftReportFactory),
     (DriftFinding, make_finding),
@@ -124,7 +127,9 @@ LISTS: list[tuple[type[Model], Make]] = [
 ]
 every_list = pytest.mark.parametrize(("model", "make"), LISTS, ids=[model.__name__ for model, _make in LISTS])
 every_mirror = pytest.mark.parametrize(
-    ("model", "make"), [pair for pair in LISTS if pair[0] is not User], ids=lambda value: getattr(value, "__name__", "")
+    ("model", "make"),
+    [pair for pair in LISTS if pair[0] not in (User, CalloutVersion)],
+    ids=lambda value: getattr(value, "__name__", ""),
 )
 
 
