@@ -24,7 +24,7 @@ from django.db.models.signals import pre_save
 from django.http import HttpRequest, HttpResponse
 
 from feeds.banking import mask
-from feeds.models import AuditEntry, Batch, Case, Company, Connection, Incident, Operation, SourceAccount
+from feeds.models import Approval, AuditEntry, Batch, Case, Company, Connection, Incident, Operation, SourceAccount
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +159,13 @@ _AUDITED: dict[type[models.Model], dict[str, Any]] = {
         "include_fields": [
             "company", "connection", "state", "owner", "cause", "outcome", "outcome_reason", "snoozed_until",
             "times_broken",
+        ]
+    },
+    # The whole request, so that what was approved can be held against what was done.
+    Approval: {
+        "include_fields": [
+            "action", "target_name", "company", "payload", "judged_on", "consequences", "reason", "requested_by_name",
+            "expires_at", "state", "decided_by_name", "comment", "operation", "outcome",
         ]
     },
     Incident: {"include_fields": ["opened_at", "released_at", "released_by_name", "note"]},

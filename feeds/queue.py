@@ -20,6 +20,7 @@ POLL = "feeds.tasks.poll"
 SWEEP = "feeds.tasks.sweep_listing"
 COMPARE = "feeds.tasks.compare_with_codat"
 SEND_MAILS = "feeds.tasks.send_mails"
+RUN_APPROVAL = "feeds.tasks.run_approval"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,7 @@ SCHEDULES = (
     Scheduled("Record the day's figures", "feeds.tasks.record_day", minutes=60),
     Scheduled("Wake snoozed cases", "feeds.tasks.wake_snoozed_cases", minutes=1),
     Scheduled("Send mails", SEND_MAILS, minutes=1),
+    Scheduled("Expire requests for approval", "feeds.tasks.tend_approvals", minutes=1),
     Scheduled("Write digests", "feeds.tasks.write_digests", minutes=10),
     Scheduled("Prune mails", "feeds.tasks.prune_mails", minutes=24 * 60),
     Scheduled("Prune finished tasks", "feeds.tasks.prune_finished_tasks", minutes=24 * 60),

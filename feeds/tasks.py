@@ -11,7 +11,19 @@ from typing import ParamSpec
 import structlog
 
 from feeds import audit, queue
-from feeds.services import cases, drift, figures, health, inbox, links, notifications, onboarding, outbox, sync
+from feeds.services import (
+    approvals,
+    cases,
+    drift,
+    figures,
+    health,
+    inbox,
+    links,
+    notifications,
+    onboarding,
+    outbox,
+    sync,
+)
 
 P = ParamSpec("P")
 
@@ -93,6 +105,18 @@ def write_digests() -> str:
 def wake_snoozed_cases() -> str:
     """Bring cases back whose snooze is over."""
     return f"{cases.wake_snoozed()} woken"
+
+
+@task
+def run_approval(approval_pk: int) -> str:
+    """Work through the rows of an approved request."""
+    return approvals.run_many(approval_pk)
+
+
+@task
+def tend_approvals() -> str:
+    """End requests that nobody decided in time."""
+    return f"{approvals.tend()} tended"
 
 
 @task

@@ -13,7 +13,7 @@ from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
+from django.utils.translation import gettext_lazy, ngettext
 from django.views.decorators.debug import sensitive_variables
 
 from feeds.admin.actions import ActionsAdmin, ReasonForm, Secret, list_action, object_action
@@ -69,6 +69,13 @@ def not_linked(connection: Connection) -> Text:
     if connection.status == ConnectionStatus.LINKED:
         return gone_from_codat(connection)
     return _("Only a connection that is Linked can be unlinked; this one is %s.") % connection.status
+
+
+def feeds_that_stop(connection: Connection) -> Text:
+    """How many accounts QuickBooks reads now, and would not any more."""
+    reading = connection.source_accounts.filter(status=AccountStatus.CONNECTED, gone_at__isnull=True).count()
+    words = ngettext("%(count)d account stops feeding.", "%(count)d accounts stop feeding.", reading)
+    return words % {"count": reading}
 
 
 def link_meaning(connection: Connection) -> Meaning:
@@ -235,10 +242,12 @@ class ConnectionAdmin(ActionsAdmin[Connection], MirrorAdmin[Connection]):
         form=ReasonForm,
         consequences=lambda connection: [
             _("All sets of QuickBooks credentials of %s stop working at once.") % connection.company,
+            feeds_that_stop(connection),
             _("Every feed that uses them stops. The customer must connect again in QuickBooks with fresh credentials."),
         ],
         unavailable=gone_from_codat,
         dangerous=True,
+        four_eyes="revoke_credentials",
     )
     def revoke_credentials(self, request: HttpRequest, connection: Connection, data: dict[str, Any]) -> Operation:
         return credentials.revoke(connection, actor=current_actor(), reason=data["reason"])
@@ -250,15 +259,21 @@ class ConnectionAdmin(ActionsAdmin[Connection], MirrorAdmin[Connection]):
         form=ReasonForm,
         consequences=lambda connection: [
             _("QuickBooks stops receiving transactions from all accounts of %s.") % connection.company,
+            feeds_that_stop(connection),
             _("Nothing here can undo it: the customer must connect again in QuickBooks, with a fresh link."),
             _("On reconnecting, QuickBooks takes at most the last seven days of transactions."),
         ],
         unavailable=not_linked,
         dangerous=True,
+        four_eyes="unlink_connection",
     )
     def unlink(self, request: HttpRequest, connection: Connection, data: dict[str, Any]) -> Operation:
         return connections.unlink(connection, actor=current_actor(), reason=data["reason"])
 
-    @list_action(gettext_lazy("Refresh links of selected %(verbose_name_plural)s"), permission="feeds.refresh_link")
+    @list_action(
+        gettext_lazy("Refresh links of selected %(verbose_name_plural)s"),
+        permission="feeds.refresh_link",
+        four_eyes="refresh_links",
+    )
     def refresh_links(self, request: HttpRequest, chosen: list[Connection]) -> None:
         self.for_each(request, chosen, lambda connection: links.refresh(connection, actor=current_actor()))

@@ -12,6 +12,7 @@ from django.utils import timezone
 from django.utils.formats import number_format
 
 from feeds.models import AuditEntry, Case, CodatQuota, Company, Connection, Heartbeat, Operation, SourceAccount
+from feeds.services import approvals
 from feeds.states import (
     ONBOARDING_MEANINGS,
     AccountStatus,
@@ -86,6 +87,7 @@ class Home:
     refused: Sequence[Operation] | None = None
     changes: Sequence[AuditEntry] | None = None
     cases: Cases | None = None
+    approvals: CappedCount | None = None
     system: System | None = None
 
 
@@ -117,6 +119,7 @@ def for_person(user: User, now: datetime | None = None) -> Home:
         refused=_refused() if not is_mine and user.has_perm("feeds.view_operation") else None,
         changes=_changes() if user.has_perm("feeds.view_auditentry") else None,
         cases=_cases(user, now) if user.has_perm("feeds.work_case") else None,
+        approvals=capped_count(approvals.waiting_for(user)) if user.has_perm(approvals.DECIDE) else None,
         system=_system() if user.has_perm("feeds.view_heartbeat") else None,
     )
 
