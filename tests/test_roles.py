@@ -16,12 +16,13 @@ MAY_DO = {
     "Relationship managers": {
         "add_company", "change_company", "import_company", "onboard_company", "refresh_company",
         "add_sourceaccount", "change_sourceaccount", "delete_sourceaccount", "reveal_account_number",
-        "rename_sourceaccount", "refresh_link", "reveal_link",
+        "rename_sourceaccount", "refresh_link", "reveal_link", "decide_approval", "withdraw_approval",
     },
     "Support": {
         "onboard_company", "refresh_company", "refresh_link", "reveal_link", "rename_sourceaccount",
         "disconnect_sourceaccount", "remove_sourceaccount", "unlink_connection", "generate_credentials",
         "revoke_credentials", "reapply_webhook", "work_case", "release_incident", "adopt_company",
+        "decide_approval", "withdraw_approval",
     },
     "Compliance auditors": set(),
     "Administrators": {
@@ -29,7 +30,7 @@ MAY_DO = {
         "add_sourceaccount", "change_sourceaccount", "delete_sourceaccount", "reveal_account_number",
         "rename_sourceaccount", "disconnect_sourceaccount", "remove_sourceaccount", "refresh_link", "reveal_link",
         "unlink_connection", "generate_credentials", "revoke_credentials", "add_user", "change_user",
-        "reapply_webhook", "work_case", "release_incident", "adopt_company",
+        "reapply_webhook", "work_case", "release_incident", "adopt_company", "decide_approval", "withdraw_approval",
     },
 }  # fmt: skip
 

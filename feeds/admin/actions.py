@@ -139,8 +139,8 @@ def object_action(
     `consequences(obj)`: sentences that say what will happen to the customer. `form`: what else to ask; its cleaned data
     is `data`. `unavailable(obj)`: why it makes no sense now, or "". `confirm=False`: the button posts at once (only for
     actions that take nothing away). The method may raise `Refused` and `CodatError`: they become messages.
-    `four_eyes`: the action of `services.approval_rules.RULES` that it is; where the settings say so, a colleague is asked
-    and the method is not called. Its form must ask for the reason.
+    `four_eyes`: the action of `services.approval_rules.RULES` that it is; where the settings say so, a colleague is
+    asked and the method is not called. Its form must ask for the reason.
     """
 
     def declare(perform: Callable[[A, HttpRequest, Any, dict[str, Any]], Outcome]) -> ObjectAction:

@@ -62,7 +62,7 @@ class UserForm(_StockUserForm):
     def clean(self) -> dict[str, Any]:
         """A reason is asked for only when somebody will have to decide on it."""
         data: dict[str, Any] = super().clean() or self.cleaned_data
-        if "role_reason" not in self.fields or self.rights_after() == self.rights_before:
+        if not approvals.is_needed(CHANGE_ROLES) or self.rights_after() == self.rights_before:
             return data
         if not data.get("role_reason", "").strip() and "role_reason" not in self.errors:
             self.add_error("role_reason", _("Say why the role changes: a colleague has to approve it."))
@@ -168,11 +168,8 @@ class UserAdmin(BackOfficeAdmin[User], _StockUserAdmin):
 def _with_reason(fieldsets: Any) -> Any:
     """The part about roles asks why."""
     return [
-        (
-            title,
-            {**options, "fields": (*options["fields"], "role_reason")} if "groups" in options["fields"] else options,
-        )
-        for title, options in fieldsets
+        (title, {**part, "fields": (*part["fields"], "role_reason")} if "groups" in part["fields"] else part)
+        for title, part in fieldsets
     ]
 
 

@@ -176,7 +176,7 @@ def people_who_may_decide(action: str) -> QuerySet[User]:
 
 def deciders_of(approval: Approval) -> list[User]:
     """Who could decide about this request now."""
-    others = people_who_may_decide(approval.action).exclude(pk=approval.requested_by_id).order_by("pk")
+    others = people_who_may_decide(approval.action).exclude(pk=approval.requested_by_id or 0).order_by("pk")
     return [user for user in others if not _veto(approval, user)]
 
 

@@ -1,4 +1,4 @@
-"""What makes somebody's rights: their roles and three switches. Changed together, in words that say from what to what."""
+"""What makes somebody's rights: their roles and three switches. Changed together, in words that say from and to."""
 
 from __future__ import annotations
 
