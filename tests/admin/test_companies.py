@@ -321,10 +321,10 @@ class TestChanging:
         assert staff.post(url(draft), why).status_code == 403
         assert url(draft) not in staff.get(change_url(draft)).content.decode()
         assert "1 source account goes with it." in boss.get(url(draft)).content.decode()
-        assert messages(boss.post(url(sent), why, follow=True)) == [
+        assert texts(boss.post(url(sent), why, follow=True)) == [
             "This company was sent to Codat: it stays, because the history names it."
         ]
-        assert messages(boss.post(url(draft), why, follow=True)) == [f"Deleted: {draft}."]
+        assert texts(boss.post(url(draft), why, follow=True)) == [f"Deleted: {draft}."]
         assert list(Company.objects.all()) == [sent]
         entry = AuditEntry.objects.get(content_type__model="company", action=AuditEntry.Action.DELETE)
         assert (entry.actor.is_superuser, entry.reason) == (True, "Entered twice.")

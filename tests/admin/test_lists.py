@@ -19,6 +19,7 @@ from django.utils import timezone
 from feeds import audit
 from feeds.admin.base import BackOfficeAdmin, CappedPaginator, MirrorAdmin
 from feeds.models import (
+    Approval,
     AuditEntry,
     Case,
     Connection,
@@ -32,6 +33,7 @@ from feeds.models import (
 )
 from feeds.states import AccountStatus, ConnectionStatus, OperationState, WebhookState
 from tests.factories import (
+    ApprovalFactory,
     CaseFactory,
     CompanyFactory,
     ConnectionFactory,
@@ -112,6 +114,7 @@ LISTS: list[tuple[type[Model], Make]] = [
     (AuditEntry, make_entry),
     (WebhookEvent, make_webhook),
     (Case, make_case),
+    (Approval, ApprovalFactory),
     (Incident, make_incident),
     (StatusEvent, StatusEventFactory),
     (DriftReport, DriftReportFactory),

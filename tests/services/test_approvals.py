@@ -72,7 +72,7 @@ def linked(**accounts: Any) -> Connection:
 
 # --- The rules -------------------------------------------------------------------------------------------------------
 def test_the_product_is_shipped_with_every_rule_on() -> None:
-    assert django_settings.PRODUCT_FOUR_EYES == list(checks.FOUR_EYES_NAMES)
+    assert list(checks.FOUR_EYES_NAMES) == django_settings.PRODUCT_FOUR_EYES
     assert {rule.setting for rule in RULES.values()} <= set(checks.FOUR_EYES_NAMES)
 
 
@@ -365,9 +365,7 @@ def test_approved_onboarding_of_many_is_one_batch(asker: User, decider: User) ->
     companies = CompanyFactory.create_batch(2)
     for company in companies:
         SourceAccountFactory(company=company)
-    approval = approvals.ask_many(
-        "onboard_companies", companies, consequences=[], reason=REASON, actor=acts(asker)
-    )
+    approval = approvals.ask_many("onboard_companies", companies, consequences=[], reason=REASON, actor=acts(asker))
     approvals.approve(approval, actor=acts(decider))
     approvals.run_many(approval.pk)
     batch = Batch.objects.get()
