@@ -119,7 +119,7 @@ def approval_consequences(approval: Approval) -> list[Text]:
 class ApprovalAdmin(ActionsAdmin[Approval], MirrorAdmin[Approval]):
     """List and page."""
 
-    list_display = ("what", "customer", "requested_by_name", "age", "until", "now")
+    list_display = ("what", "customer", "asked_by", "age", "until", "now")
     list_display_links = ("what",)
     list_select_related = ("company",)
     list_filter = (Tabs,)
@@ -135,6 +135,10 @@ class ApprovalAdmin(ActionsAdmin[Approval], MirrorAdmin[Approval]):
     @admin.display(description=gettext_lazy("customer"))
     def customer(self, approval: Approval) -> SafeString:
         return named(approval.company) if approval.company else EMPTY
+
+    @admin.display(description=gettext_lazy("asked by"))
+    def asked_by(self, approval: Approval) -> str:
+        return approval.requested_by_name
 
     @admin.display(description=gettext_lazy("age"))
     def age(self, approval: Approval) -> SafeString:

@@ -507,7 +507,7 @@ class TestRoles:
         data |= {"is_staff": "on", "is_superuser": "on", "groups": "1"}
         browser(boss).post(reverse("admin:auth_user_add"), data)
         user = User.objects.get(username="newcomer")
-        assert not (user.is_staff or user.is_superuser)
+        assert (user.is_staff, user.is_superuser) == (False, False)
         assert not user.groups.exists()
 
     def test_a_list_of_the_requests_names_the_person(self, boss: User) -> None:
