@@ -47,6 +47,7 @@ class OnboardingState(models.TextChoices):
     FAILED = "failed", _("Needs attention")
     LINK_READY = "link_ready", _("Link ready")
     LINKED = "linked", _("Linked")
+    OFFBOARDED = "offboarded", _("Off-boarded")
 
 
 class ConnectionStatus(models.TextChoices):
@@ -121,6 +122,8 @@ class OperationKind(models.TextChoices):
     DISCONNECT_ACCOUNT = "disconnect_account", _("Disconnect source account")
     DELETE_ACCOUNT = "delete_account", _("Delete source account")
     UNLINK_CONNECTION = "unlink_connection", _("Unlink connection")
+    DELETE_CONNECTION = "delete_connection", _("Delete connection")
+    DELETE_COMPANY = "delete_company", _("Delete company")
     GENERATE_CREDENTIALS = "generate_credentials", _("Generate QuickBooks credentials")
     REVOKE_CREDENTIALS = "revoke_credentials", _("Revoke QuickBooks credentials")
 
@@ -181,6 +184,12 @@ ONBOARDING_MEANINGS: dict[str, Meaning] = {
     ),
     OnboardingState.LINKED: Meaning(
         OnboardingState.LINKED.label, Tone.GOOD, _("The customer has connected QuickBooks."), _("Nothing.")
+    ),
+    OnboardingState.OFFBOARDED: Meaning(
+        OnboardingState.OFFBOARDED.label,
+        Tone.NEUTRAL,
+        _("A colleague deleted the connection, or the whole company, in Codat: the customer has no feed any more."),
+        _("Nothing. If the customer comes back, press Onboard."),
     ),
 }
 

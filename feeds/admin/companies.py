@@ -33,7 +33,7 @@ from feeds.services import accounts as account_service
 from feeds.services import companies as company_service
 from feeds.services import links, onboarding, preflight, sync
 from feeds.services.ledger import ACTIVE_ONBOARDING
-from feeds.states import ConnectionStatus, OnboardingState, Text
+from feeds.states import AccountStatus, ConnectionStatus, OnboardingState, Text
 
 if TYPE_CHECKING:
     _CompanyForm = forms.ModelForm[Company]
@@ -302,6 +302,18 @@ def deletion_consequences(company: Company) -> list[Text]:
         _("%s is deleted here. This cannot be undone; the change history keeps what it was.") % company,
         accounts % {"count": count},
         _("It never was in Codat, so nothing changes there."),
+    ]
+
+
+def off_boarding_consequences(company: Company) -> list[Text]:
+    """What Codat deletes, and what stops with it."""
+    reading = sum(account.status == AccountStatus.CONNECTED for account in offered_accounts(company))
+    stop = ngettext("%(count)d account stops feeding.", "%(count)d accounts stop feeding.", reading)
+    return [
+        _("%s is deleted in Codat, with its connection and its accounts. This cannot be undone.") % company,
+        stop % {"count": reading},
+        _("What was handed over to QuickBooks already stays there."),
+        _("Here the rows stay, marked as gone, with their history."),
     ]
 
 
@@ -617,6 +629,19 @@ class CompanyAdmin(ActionsAdmin[Company]):
         done = company_service.delete(company, actor=current_actor(), reason=data["reason"])
         messages.success(request, done)
         return HttpResponseRedirect(reverse("admin:feeds_company_changelist"))
+
+    @object_action(
+        "delete-in-codat",
+        gettext_lazy("Delete in Codat"),
+        permission="feeds.remove_company",
+        form=ReasonForm,
+        consequences=off_boarding_consequences,
+        unavailable=company_service.why_not_deletable_in_codat,
+        dangerous=True,
+        four_eyes="delete_company_in_codat",
+    )
+    def delete_in_codat(self, request: HttpRequest, company: Company, data: dict[str, Any]) -> Operation:
+        return company_service.delete_in_codat(company, actor=current_actor(), reason=data["reason"])
 
     @list_action(
         gettext_lazy("Onboard selected companies"),

@@ -270,6 +270,25 @@ class ConnectionAdmin(ActionsAdmin[Connection], MirrorAdmin[Connection]):
     def unlink(self, request: HttpRequest, connection: Connection, data: dict[str, Any]) -> Operation:
         return connections.unlink(connection, actor=current_actor(), reason=data["reason"])
 
+    @object_action(
+        "delete",
+        gettext_lazy("Delete in Codat"),
+        permission="feeds.remove_connection",
+        form=ReasonForm,
+        consequences=lambda connection: [
+            _("The connection of %s and all accounts on it are deleted in Codat. This cannot be undone.")
+            % connection.company,
+            feeds_that_stop(connection),
+            _("What was handed over to QuickBooks already stays there."),
+            _("Here the rows stay, marked as gone, with their history. The company can be onboarded again."),
+        ],
+        unavailable=gone_from_codat,
+        dangerous=True,
+        four_eyes="delete_connection",
+    )
+    def delete(self, request: HttpRequest, connection: Connection, data: dict[str, Any]) -> Operation:
+        return connections.delete(connection, actor=current_actor(), reason=data["reason"])
+
     @list_action(
         gettext_lazy("Refresh links of selected %(verbose_name_plural)s"),
         permission="feeds.refresh_link",

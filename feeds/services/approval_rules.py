@@ -88,6 +88,11 @@ def _company(company: Company) -> State:
     return {"onboarding": company.onboarding_state, "in_codat": company.is_in_codat, "accounts": count}
 
 
+def _company_in_codat(company: Company) -> State:
+    feeding = company.source_accounts.filter(status=AccountStatus.CONNECTED, gone_at__isnull=True).count()
+    return {**_company(company), "feeding": feeding}
+
+
 def _case(case: Case) -> State:
     return {"status": case.state, "owner": case.owner_id}
 
@@ -153,6 +158,22 @@ RULES: dict[str, Rule] = {
         model=SourceAccount,
         run=lambda it, _data, actor: accounts.delete(it, actor=actor, reason=actor.reason),
         state=_account,
+    ),
+    "delete_connection": Rule(
+        setting="delete_connection",
+        label=gettext_lazy("Delete connection in Codat"),
+        permission="feeds.remove_connection",
+        model=Connection,
+        run=lambda it, _data, actor: connections.delete(it, actor=actor, reason=actor.reason),
+        state=_connection,
+    ),
+    "delete_company_in_codat": Rule(
+        setting="delete_company",
+        label=gettext_lazy("Delete company in Codat"),
+        permission="feeds.remove_company",
+        model=Company,
+        run=lambda it, _data, actor: companies.delete_in_codat(it, actor=actor, reason=actor.reason),
+        state=_company_in_codat,
     ),
     "delete_company": Rule(
         setting="delete_company",

@@ -1,4 +1,4 @@
-"""Companies as rows of our own."""
+"""Companies that have to go: our own row before it is in Codat, the company in Codat afterwards."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from django.utils.translation import gettext as _
 
 from feeds import audit
 from feeds.audit import Actor
-from feeds.models import Company
+from feeds.models import Company, Operation
+from feeds.services import ledger
 from feeds.services.errors import Refused
-from feeds.states import OnboardingState, Text
+from feeds.states import OnboardingState, OperationKind, Text
 
 
 def why_not_deletable(company: Company) -> Text:
@@ -34,3 +35,22 @@ def delete(company: Company, *, actor: Actor, reason: str) -> str:
             account.delete()
         held.delete()
     return _("Deleted: %s.") % name
+
+
+def why_not_deletable_in_codat(company: Company) -> Text:
+    """Why Codat cannot be asked to delete it now, or nothing."""
+    if not company.is_in_codat:
+        return _("Codat does not have this company.")
+    if company.onboarding_state in ledger.ACTIVE_ONBOARDING:
+        return _("Onboarding is under way.")
+    return ""
+
+
+def delete_in_codat(company: Company, *, actor: Actor, reason: str) -> Operation:
+    """Ask Codat to delete the company with its connection and accounts, which cannot be undone.
+
+    Our rows stay, marked as gone. Raises Refused when Codat does not have it, or while it is being onboarded.
+    """
+    if why := why_not_deletable_in_codat(company):
+        raise Refused(str(why))
+    return ledger.ask(OperationKind.DELETE_COMPANY, company, actor=actor, payload={}, reason=reason)

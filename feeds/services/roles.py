@@ -49,6 +49,7 @@ _REPAIR = frozenset(
         "feeds.disconnect_sourceaccount",
         "feeds.remove_sourceaccount",
         "feeds.unlink_connection",
+        "feeds.remove_connection",
         "feeds.generate_credentials",
         "feeds.revoke_credentials",
     }
@@ -75,13 +76,13 @@ ROLES: dict[str, frozenset[str]] = {
     ADMINISTRATORS: (
         _SEE_CUSTOMERS | _HAND_OVER_LINKS | _ONBOARD | _REPAIR | _WORK_CASES | _SEE_THE_SYSTEM | _SEE_USERS
         | _MANAGE_USERS | _WORK_THE_INBOX | _WATCH_OPERATIONS | _SEE_DRIFT
-        | _DECIDE | {"feeds.adopt_company", "feeds.delete_company"}
+        | _DECIDE | {"feeds.adopt_company", "feeds.delete_company", "feeds.remove_company"}
     ),
 }  # fmt: skip
 """Role name -> permission labels ("app.codename").
 
 `delete_company` and `delete_sourceaccount` concern our own rows before they are in Codat; deleting there is
-`remove_sourceaccount`. Groups that are not in this table are left alone.
+`remove_company`, `remove_connection` and `remove_sourceaccount`. Groups that are not in this table are left alone.
 """
 
 

@@ -92,6 +92,15 @@ RULED = [
         lambda: SourceAccountFactory(in_codat=True),
         "are deleted in Codat. This cannot be undone.",
     ),
+    Rule("delete_connection", Connection, "delete", "Support", linked, "3 accounts stop feeding."),
+    Rule(
+        "delete_company_in_codat",
+        Company,
+        "delete-in-codat",
+        "Administrators",
+        lambda: linked().company,
+        "3 accounts stop feeding.",
+    ),
     Rule("delete_company", Company, "delete", "Administrators", CompanyFactory, "0 source accounts go with it."),
 ]
 every_rule = pytest.mark.parametrize("rule", RULED, ids=lambda rule: f"{rule.action}-{rule.model.__name__}")
