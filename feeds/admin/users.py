@@ -96,12 +96,20 @@ class UserAdmin(BackOfficeAdmin[User], _StockUserAdmin):
         (gettext_lazy("Dates"), {"fields": ("last_login", "date_joined")}),
     )
     readonly_fields = ("last_login", "date_joined")
+    # A handful of roles are boxes to tick: the stock pair of lists is not accessible.
+    filter_horizontal = ()
 
     signed_in = time_column("last_login", gettext_lazy("last sign-in"))
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[User]:
         """Users with their roles, which the list names."""
         return super().get_queryset(request).prefetch_related("groups")
+
+    def formfield_for_manytomany(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
+        """Roles as boxes."""
+        if db_field.name == people.ROLES:
+            kwargs["widget"] = forms.CheckboxSelectMultiple
+        return super().formfield_for_manytomany(db_field, request, **kwargs)
 
     def get_fieldsets(self, request: HttpRequest, obj: User | None = None) -> Any:
         """Who only looks sees no password: the stock page shows the start of its hash, and a button that is refused."""
