@@ -25,6 +25,7 @@ from django.http import HttpRequest, HttpResponse
 
 from feeds.banking import mask
 from feeds.models import (
+    Approval,
     AuditEntry,
     Batch,
     CalloutVersion,
@@ -175,6 +176,13 @@ _AUDITED: dict[type[models.Model], dict[str, Any]] = {
         "include_fields": [
             "title_en", "body_en", "title_fr", "body_fr", "note", "copied_from", "state", "state_by_name",
             "published_on", "superseded_on", "attested_on", "attested_by_name",
+        ]
+    },
+    # The whole request, so that what was approved can be held against what was done.
+    Approval: {
+        "include_fields": [
+            "action", "target_name", "company", "payload", "judged_on", "consequences", "reason", "requested_by_name",
+            "expires_at", "state", "decided_by_name", "comment", "operation", "outcome",
         ]
     },
     Incident: {"include_fields": ["opened_at", "released_at", "released_by_name", "note"]},

@@ -163,6 +163,42 @@ def webhooks_can_be_received() -> list[CheckMessage]:
     )
 
 
+# --- Four eyes -------------------------------------------------------------------------------------------------------
+FOUR_EYES_NAMES = (
+    "revoke_credentials",
+    "unlink_connection",
+    "delete_account",
+    "delete_connection",
+    "delete_company",
+    "publish_callout",
+    "bulk",
+    "change_roles",
+)
+
+
+def four_eyes_are_known() -> list[CheckMessage]:
+    """E030: a misspelt name would leave an action to one person."""
+    unknown = sorted(set(settings.FOUR_EYES) - set(FOUR_EYES_NAMES))
+    if not unknown:
+        return []
+    return _error(
+        30,
+        f"FOUR_EYES names what this product does not know: {', '.join(unknown)}.",
+        f"Known are: {', '.join(FOUR_EYES_NAMES)}. An empty value switches the rule off.",
+    )
+
+
+def four_eyes_numbers_make_sense() -> list[CheckMessage]:
+    """E031: nobody could decide within no time, and a limit below one row would stop every list action."""
+    if settings.FOUR_EYES_BULK_ROWS >= 1 and settings.FOUR_EYES_EXPIRE_HOURS >= 1:
+        return []
+    return _error(
+        31,
+        "FOUR_EYES_BULK_ROWS or FOUR_EYES_EXPIRE_HOURS is not a positive number.",
+        "Use 1 or more; to let one person do things alone, take their names out of FOUR_EYES.",
+    )
+
+
 # --- Timeouts --------------------------------------------------------------------------------------------------------
 def http_timeouts_fit_the_task() -> list[CheckMessage]:
     """E007: a task stopped in the middle of a call leaves its outcome unknown, so a call must end long before that."""
@@ -432,6 +468,8 @@ CHECKS: Sequence[Check] = (
     account_schema_is_known,
     webhook_secrets_are_signing_secrets,
     webhooks_can_be_received,
+    four_eyes_are_known,
+    four_eyes_numbers_make_sense,
     queue_times_are_whole_seconds,
     queue_lives_in_the_default_database,
     queue_acknowledges_at_once,

@@ -22,6 +22,7 @@ SWEEP = "feeds.tasks.sweep_listing"
 COMPARE = "feeds.tasks.compare_with_codat"
 SEND_MAILS = "feeds.tasks.send_mails"
 RETRY_BATCH = "feeds.tasks.retry_batch"
+RUN_APPROVAL = "feeds.tasks.run_approval"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,7 @@ SCHEDULES = (
     Scheduled("Record the day's figures", "feeds.tasks.record_day", minutes=60),
     Scheduled("Wake snoozed cases", "feeds.tasks.wake_snoozed_cases", minutes=1),
     Scheduled("Send mails", SEND_MAILS, minutes=1),
+    Scheduled("Expire requests for approval", "feeds.tasks.tend_approvals", minutes=1),
     Scheduled("Write digests", "feeds.tasks.write_digests", minutes=10),
     Scheduled("Remind of callouts", "feeds.tasks.remind_of_callouts", minutes=60),
     Scheduled("Prune mails", "feeds.tasks.prune_mails", minutes=24 * 60),

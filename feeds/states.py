@@ -47,6 +47,7 @@ class OnboardingState(models.TextChoices):
     FAILED = "failed", _("Needs attention")
     LINK_READY = "link_ready", _("Link ready")
     LINKED = "linked", _("Linked")
+    OFFBOARDED = "offboarded", _("Off-boarded")
 
 
 class ConnectionStatus(models.TextChoices):
@@ -121,6 +122,8 @@ class OperationKind(models.TextChoices):
     DISCONNECT_ACCOUNT = "disconnect_account", _("Disconnect source account")
     DELETE_ACCOUNT = "delete_account", _("Delete source account")
     UNLINK_CONNECTION = "unlink_connection", _("Unlink connection")
+    DELETE_CONNECTION = "delete_connection", _("Delete connection")
+    DELETE_COMPANY = "delete_company", _("Delete company")
     GENERATE_CREDENTIALS = "generate_credentials", _("Generate QuickBooks credentials")
     REVOKE_CREDENTIALS = "revoke_credentials", _("Revoke QuickBooks credentials")
 
@@ -181,6 +184,12 @@ ONBOARDING_MEANINGS: dict[str, Meaning] = {
     ),
     OnboardingState.LINKED: Meaning(
         OnboardingState.LINKED.label, Tone.GOOD, _("The customer has connected QuickBooks."), _("Nothing.")
+    ),
+    OnboardingState.OFFBOARDED: Meaning(
+        OnboardingState.OFFBOARDED.label,
+        Tone.NEUTRAL,
+        _("A colleague deleted the connection, or the whole company, in Codat: the customer has no feed any more."),
+        _("Nothing. If the customer comes back, press Onboard."),
     ),
 }
 
@@ -448,6 +457,8 @@ class MailKind(models.TextChoices):
     INCIDENT_RELEASED = "incident_released", _("Incident released")
     DIGEST = "digest", _("Daily digest")
     CALLOUT_REMINDER = "callout_reminder", _("Callout not published")
+    APPROVAL_ASKED = "approval_asked", _("Approval asked for")
+    APPROVAL_DECIDED = "approval_decided", _("Approval decided")
 
 
 class MailState(models.TextChoices):
@@ -478,6 +489,83 @@ MAIL_MEANINGS: dict[str, Meaning] = {
         Tone.NEUTRAL,
         _("Its case was part of an incident: the incident's summary was sent instead."),
         _("Nothing, unless somebody needs this one: then press Send again."),
+    ),
+}
+
+
+class ApprovalState(models.TextChoices):
+    """The life of one request for approval."""
+
+    REQUESTED = "requested", _("Waiting for a colleague")
+    APPROVED = "approved", _("Approved")
+    DONE = "done", _("Carried out")
+    FAILED = "failed", _("Not carried out")
+    REFUSED = "refused", _("Refused")
+    EXPIRED = "expired", _("Expired")
+    WITHDRAWN = "withdrawn", _("Withdrawn")
+
+
+OPEN_APPROVAL_STATES = (ApprovalState.REQUESTED, ApprovalState.APPROVED)
+"""States in which the same thing cannot be asked for again."""
+
+APPROVAL_TRANSITIONS: dict[str, frozenset[str]] = {
+    ApprovalState.REQUESTED: frozenset(
+        {
+            ApprovalState.APPROVED,
+            ApprovalState.REFUSED,
+            ApprovalState.EXPIRED,
+            ApprovalState.WITHDRAWN,
+            ApprovalState.FAILED,
+        }
+    ),
+    ApprovalState.APPROVED: frozenset({ApprovalState.DONE, ApprovalState.FAILED}),
+    ApprovalState.DONE: frozenset(),
+    ApprovalState.FAILED: frozenset(),
+    ApprovalState.REFUSED: frozenset(),
+    ApprovalState.EXPIRED: frozenset(),
+    ApprovalState.WITHDRAWN: frozenset(),
+}
+"""Allowed moves. A decision is final: whoever wants it otherwise asks anew."""
+
+APPROVAL_MEANINGS: dict[str, Meaning] = {
+    ApprovalState.REQUESTED: Meaning(
+        ApprovalState.REQUESTED.label,
+        Tone.WAITING,
+        _("Nothing has happened yet."),
+        _("Somebody else with the right to do it approves or refuses."),
+    ),
+    ApprovalState.APPROVED: Meaning(
+        ApprovalState.APPROVED.label,
+        Tone.WAITING,
+        _("Approved; the rows are being worked through."),
+        _("Nothing: it goes on by itself."),
+    ),
+    ApprovalState.DONE: Meaning(
+        ApprovalState.DONE.label,
+        Tone.GOOD,
+        _("What was asked for was done exactly as approved; what Codat has to do stands in the operation."),
+        _("Nothing."),
+    ),
+    ApprovalState.FAILED: Meaning(
+        ApprovalState.FAILED.label,
+        Tone.BAD,
+        _("It could not be done; nothing was changed."),
+        _("Read why. If it is still wanted, ask anew."),
+    ),
+    ApprovalState.REFUSED: Meaning(
+        ApprovalState.REFUSED.label, Tone.NEUTRAL, _("A colleague said no; nothing was changed."), _("Read why.")
+    ),
+    ApprovalState.EXPIRED: Meaning(
+        ApprovalState.EXPIRED.label,
+        Tone.NEUTRAL,
+        _("Nobody decided in time; nothing was changed."),
+        _("If it is still wanted, ask anew."),
+    ),
+    ApprovalState.WITHDRAWN: Meaning(
+        ApprovalState.WITHDRAWN.label,
+        Tone.NEUTRAL,
+        _("Whoever asked took it back; nothing was changed."),
+        _("Nothing."),
     ),
 }
 

@@ -12,6 +12,7 @@ import structlog
 
 from feeds import audit, queue
 from feeds.services import (
+    approvals,
     callouts,
     cases,
     drift,
@@ -111,6 +112,18 @@ def wake_snoozed_cases() -> str:
 def remind_of_callouts() -> str:
     """Write to those who may publish the callout when an approved one waits too long."""
     return f"{callouts.remind()} written"
+
+
+@task
+def run_approval(approval_pk: int) -> str:
+    """Work through the rows of an approved request."""
+    return approvals.run_many(approval_pk)
+
+
+@task
+def tend_approvals() -> str:
+    """End requests that nobody decided in time."""
+    return f"{approvals.tend()} tended"
 
 
 @task

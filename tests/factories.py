@@ -9,10 +9,12 @@ from typing import Any
 
 import factory
 from django.contrib.auth.models import Group, Permission, User
+from django.contrib.contenttypes.models import ContentType
 from django.utils import timezone
 from factory.django import DjangoModelFactory
 
 from feeds.models import (
+    Approval,
     Batch,
     CalloutVersion,
     Case,
@@ -28,7 +30,7 @@ from feeds.models import (
     StatusEvent,
     WebhookEvent,
 )
-from feeds.services import roles
+from feeds.services import approval_rules, roles
 from feeds.states import (
     AccountStatus,
     CalloutState,
@@ -138,6 +140,29 @@ class SourceAccountFactory(DjangoModelFactory[SourceAccount]):
     account_id = factory.LazyFunction(lambda: str(uuid.uuid4()))
     name = factory.Sequence(lambda n: f"Operating account {n}")
     account_number = factory.Sequence(lambda n: f"{4_000_100_000 + n}")
+
+
+class ApprovalFactory(DjangoModelFactory[Approval]):
+    """A request to unlink a connection, which waits: `ApprovalFactory(connection=..., requested_by=...)`."""
+
+    class Meta:
+        model = Approval
+        exclude = ("connection",)
+
+    connection = factory.SubFactory(ConnectionFactory, linked=True)
+    action = "unlink_connection"
+    target_type = factory.LazyFunction(lambda: ContentType.objects.get_for_model(Connection))
+    target_pk = factory.LazyAttribute(lambda it: it.connection.pk)
+    target_name = factory.LazyAttribute(lambda it: str(it.connection))
+    key = factory.LazyAttribute(lambda it: f"feeds.connection:{it.connection.pk}")
+    company = factory.LazyAttribute(lambda it: it.connection.company)
+    payload = factory.LazyFunction(lambda: {"data": {}})
+    judged_on = factory.LazyAttribute(lambda it: approval_rules.RULES["unlink_connection"].state(it.connection))
+    consequences = factory.LazyFunction(lambda: ["3 accounts stop feeding."])
+    reason = "The customer asked for it by phone."
+    requested_by = factory.SubFactory("tests.factories.UserFactory", role="Support")
+    requested_by_name = factory.LazyAttribute(lambda it: it.requested_by.get_full_name())
+    expires_at = factory.LazyFunction(lambda: timezone.now() + timedelta(hours=72))
 
 
 class OperationFactory(DjangoModelFactory[Operation]):

@@ -74,6 +74,14 @@ def test_put_and_v1_are_allowed_as_the_guide_has_them() -> None:
     assert found(**PRODUCTION | {"CODAT_ADD_ACCOUNTS_WITH": "put", "CODAT_ACCOUNT_SCHEMA": "v1"}) == []
 
 
+def test_a_name_that_four_eyes_does_not_know_is_told_with_those_it_knows() -> None:
+    with override_settings(FOUR_EYES=["unlink_conection"]):
+        (message,) = checks.four_eyes_are_known()
+    assert "unlink_conection" in message.msg
+    assert message.hint is not None
+    assert all(name in message.hint for name in checks.FOUR_EYES_NAMES)
+
+
 WHOLE_HEADER = base64.b64encode(b"an-invented-key-that-was-encoded-already").decode()
 
 
@@ -127,6 +135,9 @@ WHOLE_HEADER = base64.b64encode(b"an-invented-key-that-was-encoded-already").dec
         ("feeds.E040", {"CALLOUT_FRENCH": "sometimes"}),
         ("feeds.E041", {"CODAT_PORTAL_URL": "http://app.codat.io"}),
         ("feeds.E042", {"CALLOUT_REMIND_DAYS": -1}),
+        ("feeds.E030", {"FOUR_EYES": ["bulk", "unlink_conection"]}),
+        ("feeds.E031", {"FOUR_EYES_BULK_ROWS": 0}),
+        ("feeds.E031", {"FOUR_EYES_EXPIRE_HOURS": 0}),
         ("feeds.W001", {"DATABASES": {"default": {"ENGINE": "django.db.backends.sqlite3", "OPTIONS": {}}}}),
         ("feeds.W003", {"WEBHOOK_SECRETS": []}),
         ("feeds.W002", {"EMAIL_BACKEND": "django.core.mail.backends.console.EmailBackend"}),

@@ -16,21 +16,24 @@ MAY_DO = {
     "Relationship managers": {
         "add_company", "change_company", "import_company", "onboard_company", "refresh_company",
         "add_sourceaccount", "change_sourceaccount", "delete_sourceaccount", "reveal_account_number",
-        "rename_sourceaccount", "refresh_link", "reveal_link",
+        "rename_sourceaccount", "refresh_link", "reveal_link", "decide_approval", "withdraw_approval",
         "add_calloutversion", "change_calloutversion", "submit_callout", "approve_callout", "publish_callout",
     },
     "Support": {
         "onboard_company", "refresh_company", "refresh_link", "reveal_link", "rename_sourceaccount",
-        "disconnect_sourceaccount", "remove_sourceaccount", "unlink_connection", "generate_credentials",
-        "revoke_credentials", "reapply_webhook", "resend_mail", "work_case", "release_incident", "adopt_company",
+        "disconnect_sourceaccount", "remove_sourceaccount", "remove_connection", "unlink_connection",
+        "generate_credentials", "revoke_credentials", "reapply_webhook", "resend_mail", "work_case", "release_incident",
+        "adopt_company", "decide_approval", "withdraw_approval",
     },
     "Compliance auditors": set(),
     "Administrators": {
         "add_company", "change_company", "delete_company", "import_company", "onboard_company", "refresh_company",
         "add_sourceaccount", "change_sourceaccount", "delete_sourceaccount", "reveal_account_number",
         "rename_sourceaccount", "disconnect_sourceaccount", "remove_sourceaccount", "refresh_link", "reveal_link",
+        "remove_connection", "remove_company",
         "unlink_connection", "generate_credentials", "revoke_credentials", "add_user", "change_user",
-        "reapply_webhook", "resend_mail", "work_case", "release_incident", "adopt_company",
+        "reapply_webhook", "resend_mail", "work_case", "release_incident", "adopt_company", "decide_approval",
+        "withdraw_approval",
         "add_calloutversion", "change_calloutversion", "submit_callout", "approve_callout", "publish_callout",
     },
 }  # fmt: skip

@@ -1,6 +1,7 @@
 """One module per screen; `base`, `actions` and `timelines` hold what screens share."""
 
 from feeds.admin import (
+    approvals,
     batches,
     callouts,
     cases,
@@ -19,6 +20,7 @@ from feeds.admin import (
 )
 
 __all__ = [
+    "approvals",
     "batches",
     "callouts",
     "cases",

@@ -2,19 +2,23 @@
 
 An object action lives at `<model>/<pk>/actions/<name>/` (URL name `admin:<app>_<model>_action`). GET is a confirmation
 page and changes nothing; POST does it through one service call. A list action works on ticked rows, one by one.
+
+Four eyes: where the settings want a second person, POST asks a colleague instead (`feeds.services.approvals`), and what
+they approve is carried out by the service, never by a screen.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, TypeVar
 
 from django import forms
 from django.conf import settings
 from django.contrib import messages
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.admin.utils import unquote
 from django.core.exceptions import PermissionDenied
 from django.db.models import Model, QuerySet
@@ -27,8 +31,11 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from feeds.admin.base import BackOfficeAdmin, change_url
+from feeds.audit import current_actor
 from feeds.codat.errors import CodatError
-from feeds.models import Operation
+from feeds.models import Approval, Operation
+from feeds.services import approvals
+from feeds.services.approval_rules import RULES
 from feeds.services.errors import Refused
 from feeds.states import Text
 
@@ -58,6 +65,10 @@ MOST_NAMED = 10
 """Rows that a message names for one reason: five hundred would fill the screen."""
 
 
+JUDGED_ON = "judged_on"
+"""Hidden field: the state that the sentences of the page were worded from."""
+
+
 class ReasonForm(forms.Form):
     """For actions that take something away from a customer: auditors ask why."""
 
@@ -83,6 +94,14 @@ class ObjectAction:
     unavailable: Callable[[Any], Text]
     confirm: bool
     dangerous: bool
+    four_eyes: str = ""
+    target: Callable[[Any], Any] = field(default=lambda obj: obj)
+    """What a request for approval is about, where it is not the object whose screen this is."""
+
+    @property
+    def needs_approval(self) -> bool:
+        """Whether a colleague has to approve it here."""
+        return bool(self.four_eyes) and approvals.is_needed(self.four_eyes)
 
     def allowed(self, request: HttpRequest) -> bool:
         """Whether the signed-in person may do this."""
@@ -112,6 +131,7 @@ def object_action(
     unavailable: Callable[[Any], Text] = lambda _obj: "",
     confirm: bool = True,
     dangerous: bool = False,
+    four_eyes: str = "",
 ) -> Callable[[Callable[[A, HttpRequest, Any, dict[str, Any]], Outcome]], ObjectAction]:
     """Declare a method `(self, request, obj, data) -> Outcome` of an `ActionsAdmin` as an object action.
 
@@ -119,23 +139,28 @@ def object_action(
     `consequences(obj)`: sentences that say what will happen to the customer. `form`: what else to ask; its cleaned data
     is `data`. `unavailable(obj)`: why it makes no sense now, or "". `confirm=False`: the button posts at once (only for
     actions that take nothing away). The method may raise `Refused` and `CodatError`: they become messages.
+    `four_eyes`: the action of `services.approval_rules.RULES` that it is; where the settings say so, a colleague is
+    asked and the method is not called. Its form must ask for the reason.
     """
 
     def declare(perform: Callable[[A, HttpRequest, Any, dict[str, Any]], Outcome]) -> ObjectAction:
         return ObjectAction(
-            name, label, permission, perform, consequences, form, initial, unavailable, confirm, dangerous
+            name, label, permission, perform, consequences, form, initial, unavailable, confirm, dangerous, four_eyes
         )
 
     return declare
 
 
 def list_action(
-    label: Text, *, permission: str
+    label: Text, *, permission: str, four_eyes: str = ""
 ) -> Callable[[Callable[[A, HttpRequest, list[Any]], HttpResponse | None]], Callable[..., HttpResponse | None]]:
     """Declare a method `(self, request, objects)` of an `ActionsAdmin` as a list action; name it in `actions`.
 
     Hidden and refused without `permission`. "Select all" hands over every matching row, so more than
     `settings.BULK_LIMIT` rows are refused as a whole.
+
+    `four_eyes`: the action of `services.approval_rules.RULES` by which a colleague approves it for more rows than
+    `settings.FOUR_EYES_BULK_ROWS`. Without one, so many rows are refused where the settings want a second person.
     """
 
     def declare(
@@ -149,10 +174,17 @@ def list_action(
                 refusal = _("Nothing was done: select at most %(limit)d at a time.") % {"limit": limit}
                 messages.error(request, refusal)
                 return None
-            return method(self, request, objects)
+            if not approvals.is_needed_for(len(objects)):
+                return method(self, request, objects)
+            if not four_eyes:
+                most: int = settings.FOUR_EYES_BULK_ROWS
+                messages.error(request, _("Nothing was done: select at most %(limit)d at a time.") % {"limit": most})
+                return None
+            return self.ask_for_many(request, four_eyes, objects)
 
         run.short_description = label  # type: ignore[attr-defined]
         run.required_permission = permission  # type: ignore[attr-defined]
+        run.four_eyes = four_eyes  # type: ignore[attr-defined]
         return run
 
     return declare
@@ -239,6 +271,8 @@ class ActionsAdmin(BackOfficeAdmin[M]):
             return self._not_done(request, action, obj, form, str(reason))
         if not form.is_valid():
             return self._action_page(request, action, obj, form)
+        if action.needs_approval:
+            return self._ask(request, action, obj, form)
         try:
             outcome = action.perform(self, request, obj, form.cleaned_data)
         except (Refused, CodatError) as error:
@@ -250,6 +284,61 @@ class ActionsAdmin(BackOfficeAdmin[M]):
         messages.success(request, _asked_for(outcome) if isinstance(outcome, Operation) else outcome)
         return HttpResponseRedirect(change_url(obj))
 
+    def _ask(self, request: HttpRequest, action: ObjectAction, obj: M, form: forms.Form) -> HttpResponse:
+        """Ask a colleague, unless what the page said is no longer true: then it is shown again."""
+        target = action.target(obj)
+        if request.POST.get(JUDGED_ON) != approvals.fingerprint(action.four_eyes, target):
+            changed = _("What will happen has changed since this page was shown. Nothing was asked: read it again.")
+            return self._not_done(request, action, obj, form, changed)
+        try:
+            approval = approvals.ask(
+                action.four_eyes,
+                target,
+                data=form.cleaned_data,
+                consequences=action.consequences(obj),
+                reason=form.cleaned_data["reason"],
+                actor=current_actor(),
+            )
+        except Refused as error:
+            return self._not_done(request, action, obj, form, explained(error))
+        tell_asked(request, approval)
+        return HttpResponseRedirect(change_url(obj))
+
+    def ask_for_many(self, request: HttpRequest, action: str, objects: Sequence[M]) -> HttpResponse:
+        """First a page that says what will happen and asks why; then the request, and its page."""
+        rule = RULES[action]
+        form = ReasonForm(request.POST if "asked" in request.POST else None)
+        if form.is_valid():
+            try:
+                approval = approvals.ask_many(
+                    action,
+                    objects,
+                    consequences=rule.words,
+                    reason=form.cleaned_data["reason"],
+                    actor=current_actor(),
+                )
+            except Refused as error:
+                messages.error(request, explained(error))
+            else:
+                tell_asked(request, approval)
+                return HttpResponseRedirect(request.get_full_path())
+        return TemplateResponse(
+            request,
+            "admin/feeds/ask_for_many.html",
+            {
+                **self.admin_site.each_context(request),
+                "title": rule.label,
+                "opts": self.opts,
+                "objects": objects,
+                "consequences": rule.words,
+                "form": form,
+                "action_name": request.POST.get("action", ""),
+                "checkbox_name": ACTION_CHECKBOX_NAME,
+                "expire_hours": settings.FOUR_EYES_EXPIRE_HOURS,
+                "most_alone": settings.FOUR_EYES_BULK_ROWS,
+            },
+        )
+
     def _not_done(self, request: HttpRequest, action: ObjectAction, obj: M, form: forms.Form, why: str) -> HttpResponse:
         """Say why; where a form was filled in, keep what was typed."""
         messages.error(request, why)
@@ -258,6 +347,11 @@ class ActionsAdmin(BackOfficeAdmin[M]):
         return HttpResponseRedirect(change_url(obj))
 
     def _action_page(self, request: HttpRequest, action: ObjectAction, obj: M, form: forms.Form) -> HttpResponse:
+        waiting, judged_on = None, ""
+        if action.needs_approval:
+            target = action.target(obj)
+            waiting = approvals.open_request(action.four_eyes, target)
+            judged_on = approvals.fingerprint(action.four_eyes, target)
         return TemplateResponse(
             request,
             self.action_template,
@@ -272,6 +366,11 @@ class ActionsAdmin(BackOfficeAdmin[M]):
                 "consequences": action.consequences(obj),
                 "unavailable": action.unavailable(obj),
                 "object_url": change_url(obj),
+                "needs_approval": action.needs_approval,
+                "waiting": waiting,
+                "judged_on": judged_on,
+                "judged_on_field": JUDGED_ON,
+                "expire_hours": settings.FOUR_EYES_EXPIRE_HOURS,
             },
         )
 
@@ -322,6 +421,22 @@ def report(request: HttpRequest, done: int, refused: Sequence[tuple[Model, str]]
     why = "; ".join(f"{_some(names)}: {reason}" for reason, names in about.items())
     text = ngettext("%(done)s, %(count)d refused: %(why)s", "%(done)s, %(count)d refused: %(why)s", len(refused))
     messages.warning(request, text % {"done": total, "count": len(refused), "why": why})
+
+
+def tell_asked(request: HttpRequest, approval: Approval) -> None:
+    """Say that a colleague was asked, and whether there is any who could approve."""
+    asked = _('Nothing was done yet: a colleague has to approve. <a href="{}">Request #{}</a>')
+    messages.success(request, format_html(asked, change_url(approval), approval.pk))
+    if not approvals.deciders_of(approval):
+        nobody = _("Nobody else has the right to approve this now. Ask an administrator.")
+        messages.warning(request, nobody)
+
+
+def explained(error: Refused) -> str:
+    """The refusal as a message; where the same is asked for already, with a link to that request."""
+    if not isinstance(error, approvals.AlreadyAsked):
+        return str(error)
+    return format_html('{} <a href="{}">{}</a>', str(error), change_url(error.approval), _("See the request"))
 
 
 def _some(names: Sequence[str]) -> str:

@@ -87,7 +87,7 @@ class BatchAdmin(ActionsAdmin[Batch], MirrorAdmin[Batch]):
         progress = onboarding.batch_progress(batch)
         needs_person_first = Case(
             When(onboarding_state=OnboardingState.FAILED, then=Value(0)),
-            When(onboarding_state__in=onboarding.FINAL_STATES, then=Value(2)),
+            When(onboarding_state__in=onboarding.SETTLED_STATES, then=Value(2)),
             default=Value(1),
             output_field=IntegerField(),
         )

@@ -151,6 +151,7 @@ def on_connection(action: ObjectAction) -> ObjectAction:
         consequences=lambda case: action.consequences(case.connection),
         initial=lambda case: action.initial(case.connection),
         unavailable=lambda case: action.unavailable(case.connection),
+        target=lambda case: action.target(case.connection),
     )
 
 
@@ -253,7 +254,7 @@ class CaseAdmin(ActionsAdmin[Case], MirrorAdmin[Case]):
     def part_of(self, case: Case) -> SafeString:
         return link_to(case.incident)
 
-    @list_action(gettext_lazy("Take selected %(verbose_name_plural)s"), permission=WORK)
+    @list_action(gettext_lazy("Take selected %(verbose_name_plural)s"), permission=WORK, four_eyes="take_cases")
     def take_selected(self, request: HttpRequest, chosen: list[Case]) -> None:
         self.for_each(request, chosen, lambda case: cases.take(case, current_actor()))
 

@@ -22,7 +22,7 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
-from feeds.admin.actions import ActionsAdmin, Secret, list_action, object_action, report
+from feeds.admin.actions import ActionsAdmin, ReasonForm, Secret, list_action, object_action, report
 from feeds.admin.base import SEARCH_BY_COMPANY, as_of, change_url, named, person, status_pill
 from feeds.admin.connections import LINK_REPLACED, link_secret, no_link_needed, no_live_link
 from feeds.admin.timelines import timeline_page
@@ -30,9 +30,10 @@ from feeds.audit import current_actor
 from feeds.banking import USUAL_ROUTING_TYPE, Finding, mask
 from feeds.models import Company, Connection, Operation, SourceAccount
 from feeds.services import accounts as account_service
+from feeds.services import companies as company_service
 from feeds.services import link_need, links, onboarding, preflight, sync
 from feeds.services.ledger import ACTIVE_ONBOARDING
-from feeds.states import OnboardingState, Text
+from feeds.states import AccountStatus, OnboardingState, Text
 
 if TYPE_CHECKING:
     _CompanyForm = forms.ModelForm[Company]
@@ -291,6 +292,29 @@ def onboarding_consequences(company: Company) -> list[Text]:
     return sentences + [_said(finding) for finding in preflight.check(company, offered_accounts(company))]
 
 
+def deletion_consequences(company: Company) -> list[Text]:
+    """What goes with the company."""
+    count = len(offered_accounts(company))
+    accounts = ngettext("%(count)d source account goes with it.", "%(count)d source accounts go with it.", count)
+    return [
+        _("%s is deleted here. This cannot be undone; the change history keeps what it was.") % company,
+        accounts % {"count": count},
+        _("It never was in Codat, so nothing changes there."),
+    ]
+
+
+def off_boarding_consequences(company: Company) -> list[Text]:
+    """What Codat deletes, and what stops with it."""
+    reading = sum(account.status == AccountStatus.CONNECTED for account in offered_accounts(company))
+    stop = ngettext("%(count)d account stops feeding.", "%(count)d accounts stop feeding.", reading)
+    return [
+        _("%s is deleted in Codat, with its connection and its accounts. This cannot be undone.") % company,
+        stop % {"count": reading},
+        _("What was handed over to QuickBooks already stays there."),
+        _("Here the rows stay, marked as gone, with their history."),
+    ]
+
+
 def _said(finding: Finding) -> str:
     level = _("Must be corrected first") if finding.level == ERROR else _("Please check")
     return f"{level}: {finding.message}"
@@ -395,10 +419,8 @@ class CompanyAdmin(ActionsAdmin[Company]):
         return may_edit and self.has_change_permission(request, company) and not is_busy(company)
 
     def has_delete_permission(self, request: HttpRequest, obj: Company | None = None) -> bool:
-        """One at a time, and only what never reached Codat."""
-        if obj is None or obj.codat_id or obj.onboarding_state != OnboardingState.DRAFT:
-            return False
-        return super().has_delete_permission(request, obj)
+        """By the action of that name, which asks why: one at a time, and only what never reached Codat."""
+        return False
 
     def save_model(self, request: HttpRequest, obj: Company, form: forms.ModelForm[Company], change: bool) -> None:
         """Write only what was typed: a worker may be writing the other columns now."""
@@ -592,7 +614,39 @@ class CompanyAdmin(ActionsAdmin[Company]):
     def refresh_status(self, request: HttpRequest, company: Company, data: dict[str, Any]) -> str:
         return read_from_codat(company)
 
-    @list_action(gettext_lazy("Onboard selected companies"), permission="feeds.onboard_company")
+    @object_action(
+        "delete",
+        gettext_lazy("Delete"),
+        permission="feeds.delete_company",
+        form=ReasonForm,
+        consequences=deletion_consequences,
+        unavailable=company_service.why_not_deletable,
+        dangerous=True,
+        four_eyes="delete_company",
+    )
+    def delete(self, request: HttpRequest, company: Company, data: dict[str, Any]) -> HttpResponse:
+        done = company_service.delete(company, actor=current_actor(), reason=data["reason"])
+        messages.success(request, done)
+        return HttpResponseRedirect(reverse("admin:feeds_company_changelist"))
+
+    @object_action(
+        "delete-in-codat",
+        gettext_lazy("Delete in Codat"),
+        permission="feeds.remove_company",
+        form=ReasonForm,
+        consequences=off_boarding_consequences,
+        unavailable=company_service.why_not_deletable_in_codat,
+        dangerous=True,
+        four_eyes="delete_company_in_codat",
+    )
+    def delete_in_codat(self, request: HttpRequest, company: Company, data: dict[str, Any]) -> Operation:
+        return company_service.delete_in_codat(company, actor=current_actor(), reason=data["reason"])
+
+    @list_action(
+        gettext_lazy("Onboard selected companies"),
+        permission="feeds.onboard_company",
+        four_eyes="onboard_companies",
+    )
     def onboard_selected(self, request: HttpRequest, companies: list[Company]) -> HttpResponse:
         """First a page that says what will happen; confirmed, a batch and its page."""
         if "confirmed" not in request.POST:

@@ -13,7 +13,7 @@ from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
+from django.utils.translation import gettext_lazy, ngettext
 from django.views.decorators.debug import sensitive_variables
 
 from feeds.admin.actions import ActionsAdmin, ReasonForm, Secret, list_action, object_action
@@ -32,7 +32,7 @@ from feeds.admin.base import (
 from feeds.audit import current_actor
 from feeds.models import Connection, Operation
 from feeds.services import connections, credentials, link_need, links
-from feeds.states import ConnectionStatus, Meaning, Text, Tone
+from feeds.states import AccountStatus, ConnectionStatus, Meaning, Text, Tone
 
 LINK_READY = Meaning(gettext_lazy("link ready"), Tone.GOOD, gettext_lazy("The customer can open it now."))
 LINK_REPLACED = Meaning(
@@ -74,6 +74,13 @@ def not_linked(connection: Connection) -> Text:
     if connection.status == ConnectionStatus.LINKED:
         return gone_from_codat(connection)
     return _("Only a connection that is Linked can be unlinked; this one is %s.") % connection.status
+
+
+def feeds_that_stop(connection: Connection) -> Text:
+    """How many accounts QuickBooks reads now, and would not any more."""
+    reading = connection.source_accounts.filter(status=AccountStatus.CONNECTED, gone_at__isnull=True).count()
+    words = ngettext("%(count)d account stops feeding.", "%(count)d accounts stop feeding.", reading)
+    return words % {"count": reading}
 
 
 def link_meaning(connection: Connection) -> Meaning:
@@ -242,10 +249,12 @@ class ConnectionAdmin(ActionsAdmin[Connection], MirrorAdmin[Connection]):
         form=ReasonForm,
         consequences=lambda connection: [
             _("All sets of QuickBooks credentials of %s stop working at once.") % connection.company,
+            feeds_that_stop(connection),
             _("Every feed that uses them stops. The customer must connect again in QuickBooks with fresh credentials."),
         ],
         unavailable=gone_from_codat,
         dangerous=True,
+        four_eyes="revoke_credentials",
     )
     def revoke_credentials(self, request: HttpRequest, connection: Connection, data: dict[str, Any]) -> Operation:
         return credentials.revoke(connection, actor=current_actor(), reason=data["reason"])
@@ -257,15 +266,40 @@ class ConnectionAdmin(ActionsAdmin[Connection], MirrorAdmin[Connection]):
         form=ReasonForm,
         consequences=lambda connection: [
             _("QuickBooks stops receiving transactions from all accounts of %s.") % connection.company,
+            feeds_that_stop(connection),
             _("Nothing here can undo it: the customer must connect again in QuickBooks, with a fresh link."),
             _("On reconnecting, QuickBooks takes at most the last seven days of transactions."),
         ],
         unavailable=not_linked,
         dangerous=True,
+        four_eyes="unlink_connection",
     )
     def unlink(self, request: HttpRequest, connection: Connection, data: dict[str, Any]) -> Operation:
         return connections.unlink(connection, actor=current_actor(), reason=data["reason"])
 
-    @list_action(gettext_lazy("Refresh links of selected %(verbose_name_plural)s"), permission="feeds.refresh_link")
+    @object_action(
+        "delete",
+        gettext_lazy("Delete in Codat"),
+        permission="feeds.remove_connection",
+        form=ReasonForm,
+        consequences=lambda connection: [
+            _("The connection of %s and all accounts on it are deleted in Codat. This cannot be undone.")
+            % connection.company,
+            feeds_that_stop(connection),
+            _("What was handed over to QuickBooks already stays there."),
+            _("Here the rows stay, marked as gone, with their history. The company can be onboarded again."),
+        ],
+        unavailable=gone_from_codat,
+        dangerous=True,
+        four_eyes="delete_connection",
+    )
+    def delete(self, request: HttpRequest, connection: Connection, data: dict[str, Any]) -> Operation:
+        return connections.delete(connection, actor=current_actor(), reason=data["reason"])
+
+    @list_action(
+        gettext_lazy("Refresh links of selected %(verbose_name_plural)s"),
+        permission="feeds.refresh_link",
+        four_eyes="refresh_links",
+    )
     def refresh_links(self, request: HttpRequest, chosen: list[Connection]) -> None:
         self.for_each(request, chosen, lambda connection: links.refresh(connection, actor=current_actor()))

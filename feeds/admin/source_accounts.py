@@ -145,6 +145,7 @@ class SourceAccountAdmin(ActionsAdmin[SourceAccount], MirrorAdmin[SourceAccount]
         ],
         unavailable=not_in_codat,
         dangerous=True,
+        four_eyes="delete_account",
     )
     def delete(self, request: HttpRequest, account: SourceAccount, data: dict[str, Any]) -> Operation:
         return accounts.delete(account, actor=current_actor(), reason=data["reason"])

@@ -4,30 +4,85 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from django.contrib import admin
+from django import forms
+from django.contrib import admin, messages
 from django.contrib.auth.admin import UserAdmin as StockUserAdmin
+from django.contrib.auth.forms import UserChangeForm
 from django.contrib.auth.models import Group, User
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
+from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
+from feeds.admin.actions import explained, tell_asked
 from feeds.admin.base import EMPTY, BackOfficeAdmin, MirrorAdmin, time_column, withdraw
+from feeds.audit import current_actor
+from feeds.services import approvals, people
+from feeds.services.errors import Refused
 
 if TYPE_CHECKING:
     _StockUserAdmin = StockUserAdmin[User]
+    _StockUserForm = UserChangeForm[User]
 else:
-    # Django's class is generic only for type checkers.
+    # Django's classes are generic only for type checkers.
     _StockUserAdmin = StockUserAdmin
+    _StockUserForm = UserChangeForm
+
+CHANGE_ROLES = "change_roles"
 
 withdraw("auth", User, Group)
+
+
+class UserForm(_StockUserForm):
+    """A person. Where role changes need a colleague, they are asked for with a reason and the rest is saved at once."""
+
+    role_reason = forms.CharField(
+        label=gettext_lazy("Reason for the change of role"),
+        help_text=gettext_lazy("Only needed when something above changes. A colleague decides on it."),
+        max_length=500,
+        required=False,
+        widget=forms.Textarea(attrs={"rows": 2}),
+    )
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.rights_before = people.rights(self.instance) if self.instance.pk else {}
+
+    def rights_after(self) -> dict[str, Any]:
+        """The rights as the form has them; what it does not offer to this person stays."""
+        after = dict(self.rights_before)
+        for name in people.SWITCHES:
+            after[name] = bool(self.cleaned_data.get(name, after[name]))
+        if people.ROLES in self.cleaned_data:
+            after[people.ROLES] = sorted(group.pk for group in self.cleaned_data[people.ROLES])
+        return after
+
+    def clean(self) -> dict[str, Any]:
+        """A reason is asked for only when somebody will have to decide on it."""
+        data: dict[str, Any] = super().clean() or self.cleaned_data
+        if not approvals.is_needed(CHANGE_ROLES) or self.rights_after() == self.rights_before:
+            return data
+        if not data.get("role_reason", "").strip() and "role_reason" not in self.errors:
+            self.add_error("role_reason", _("Say why the role changes: a colleague has to approve it."))
+        return data
+
+    def put_back(self) -> dict[str, Any]:
+        """Take the change of rights out of what is saved; the rights that were asked for."""
+        wanted = self.rights_after()
+        for name in people.SWITCHES:
+            setattr(self.instance, name, self.rights_before[name])
+        if people.ROLES in self.cleaned_data:
+            self.cleaned_data[people.ROLES] = Group.objects.filter(pk__in=self.rights_before[people.ROLES])
+        return wanted
 
 
 @admin.register(User)
 class UserAdmin(BackOfficeAdmin[User], _StockUserAdmin):
     """People and their roles. Rights come from roles only, so that the list of who may do what is short."""
 
+    form = UserForm
     list_display = ("username", "full_name", "email", "role_names", "is_active", "signed_in")
     list_filter = ("is_active", "groups")
     search_exact = ("username", "email")
@@ -41,6 +96,8 @@ class UserAdmin(BackOfficeAdmin[User], _StockUserAdmin):
         (gettext_lazy("Dates"), {"fields": ("last_login", "date_joined")}),
     )
     readonly_fields = ("last_login", "date_joined")
+    # A handful of roles are boxes to tick: the stock pair of lists is not accessible.
+    filter_horizontal = ()
 
     signed_in = time_column("last_login", gettext_lazy("last sign-in"))
 
@@ -48,11 +105,19 @@ class UserAdmin(BackOfficeAdmin[User], _StockUserAdmin):
         """Users with their roles, which the list names."""
         return super().get_queryset(request).prefetch_related("groups")
 
+    def formfield_for_manytomany(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
+        """Roles as boxes."""
+        if db_field.name == people.ROLES:
+            kwargs["widget"] = forms.CheckboxSelectMultiple
+        return super().formfield_for_manytomany(db_field, request, **kwargs)
+
     def get_fieldsets(self, request: HttpRequest, obj: User | None = None) -> Any:
         """Who only looks sees no password: the stock page shows the start of its hash, and a button that is refused."""
         fieldsets = super().get_fieldsets(request, obj)
-        if obj is None or self.has_change_permission(request, obj):
+        if obj is None:
             return fieldsets
+        if self.has_change_permission(request, obj):
+            return _with_reason(fieldsets) if approvals.is_needed(CHANGE_ROLES) else fieldsets
         return [(None, {"fields": ("username",)}), *fieldsets[1:]]
 
     def get_readonly_fields(self, request: HttpRequest, obj: User | None = None) -> tuple[str, ...]:
@@ -74,6 +139,31 @@ class UserAdmin(BackOfficeAdmin[User], _StockUserAdmin):
         """People are deactivated, never deleted: the ledger and the history name them."""
         return False
 
+    def save_model(self, request: HttpRequest, obj: User, form: Any, change: bool) -> None:
+        """Rights are changed by a colleague's approval, where the settings say so; everything else now."""
+        if change and isinstance(form, UserForm) and approvals.is_needed(CHANGE_ROLES):
+            before, wanted = form.rights_before, form.put_back()
+            if wanted != before:
+                self._ask(request, obj, form, people.differences(before, wanted), wanted)
+        super().save_model(request, obj, form, change)
+
+    def _ask(
+        self, request: HttpRequest, user: User, form: UserForm, differences: list[str], wanted: dict[str, Any]
+    ) -> None:
+        try:
+            approval = approvals.ask(
+                CHANGE_ROLES,
+                user,
+                data=wanted,
+                consequences=differences,
+                reason=form.cleaned_data["role_reason"],
+                actor=current_actor(),
+            )
+        except Refused as error:
+            messages.error(request, format_html("{} {}", _("The role was not changed."), explained(error)))
+        else:
+            tell_asked(request, approval)
+
     @admin.display(description=gettext_lazy("name"))
     def full_name(self, user: User) -> str:
         return user.get_full_name()
@@ -81,6 +171,14 @@ class UserAdmin(BackOfficeAdmin[User], _StockUserAdmin):
     @admin.display(description=gettext_lazy("roles"))
     def role_names(self, user: User) -> str:
         return ", ".join(group.name for group in user.groups.all()) or EMPTY
+
+
+def _with_reason(fieldsets: Any) -> Any:
+    """The part about roles asks why."""
+    return [
+        (title, {**part, "fields": (*part["fields"], "role_reason")} if "groups" in part["fields"] else part)
+        for title, part in fieldsets
+    ]
 
 
 @admin.register(Group)

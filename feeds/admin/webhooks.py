@@ -93,6 +93,6 @@ class WebhookAdmin(ActionsAdmin[WebhookEvent], MirrorAdmin[WebhookEvent]):
         inbox.reapply(event, actor=current_actor())
         return _("Queued: it is applied within seconds.")
 
-    @list_action(gettext_lazy("Apply again"), permission="feeds.reapply_webhook")
+    @list_action(gettext_lazy("Apply again"), permission="feeds.reapply_webhook", four_eyes="reapply_webhooks")
     def apply_selected_again(self, request: HttpRequest, events: list[WebhookEvent]) -> None:
         self.for_each(request, events, lambda event: inbox.reapply(event, actor=current_actor()))

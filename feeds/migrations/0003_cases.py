@@ -10,8 +10,8 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('feeds', '0002_status_events'),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
+        ('feeds', '0002_status_events'),
     ]
 
     operations = [

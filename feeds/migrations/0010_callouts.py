@@ -9,8 +9,8 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('feeds', '0005_drift'),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
+        ('feeds', '0008_resend_mail'),
     ]
 
     operations = [

@@ -86,6 +86,7 @@ class Company(TimeStamped, Mirrored):
             ("onboard_company", _("Can onboard a company to Codat")),
             ("refresh_company", _("Can refresh a company's status from Codat")),
             ("import_company", _("Can import companies from a file")),
+            ("remove_company", _("Can delete a company in Codat")),
         ]
         constraints: ClassVar = [
             models.CheckConstraint(condition=Q(country__in=Country.values), name="company_country_us_or_ca"),

@@ -56,6 +56,7 @@ class Connection(TimeStamped, Mirrored):
             ("refresh_link", _("Can fetch a fresh customer link")),
             ("reveal_link", _("Can see a customer link")),
             ("unlink_connection", _("Can unlink a connection")),
+            ("remove_connection", _("Can delete a connection in Codat")),
             ("generate_credentials", _("Can generate QuickBooks credentials")),
             ("revoke_credentials", _("Can revoke QuickBooks credentials")),
         ]

@@ -9,12 +9,14 @@ from decimal import Decimal
 from django.db.models import Q
 from django.utils.translation import gettext as _
 
-from feeds.models import Connection, SourceAccount, StatusEvent
+from feeds.models import Connection, Operation, SourceAccount, StatusEvent
 from feeds.states import (
     BROKEN_CONNECTION_STATUSES,
     GONE,
     AccountStatus,
     ConnectionStatus,
+    OperationKind,
+    OperationState,
     account_is_broken,
     feed_is_broken,
 )
@@ -51,11 +53,11 @@ class Break:
 def find(connection: Connection) -> Break | None:
     """What is broken now; None when nothing is. One query for a healthy feed.
 
-    A connection that is gone from Codat is lost, and so broken, unless the company has another that was connected: the
-    customer's feed has stopped, and nobody asked us. (This product never deletes a connection.)
+    A connection that is gone from Codat is lost, and so broken, unless the company has another that was connected, or
+    a colleague had it deleted: else the customer's feed has stopped, and nobody asked us.
     """
     lost = connection.gone_at is not None
-    if lost and _is_replaced(connection):
+    if lost and (_is_replaced(connection) or was_removed(connection)):
         return None
     offered = SourceAccount.objects.filter(connection_id=connection.pk).order_by("pk")
     if not lost:  # else they went with it
@@ -69,6 +71,17 @@ def find(connection: Connection) -> Break | None:
     broken = tuple(it for it in accounts if account_is_broken(connection.status, it.status, lost=lost))
     whole = lost or connection.status in BROKEN_CONNECTION_STATUSES
     return Break(GONE if lost else connection.status if whole else AccountStatus.DISCONNECTED.value, broken)
+
+
+def was_removed(connection: Connection) -> bool:
+    """Whether a colleague asked Codat to delete this connection, or its whole company, and it was not refused."""
+    asked = Operation.objects.exclude(state__in=(OperationState.FAILED, OperationState.CANCELLED))
+    return asked.filter(
+        Q(kind=OperationKind.DELETE_CONNECTION, connection=connection)
+        # One of an earlier life of the company says nothing about this connection.
+        | Q(kind=OperationKind.DELETE_COMPANY, created_at__gte=connection.created_at),
+        company_id=connection.company_id,
+    ).exists()
 
 
 _CONNECTED_STATUSES = (ConnectionStatus.LINKED, *BROKEN_CONNECTION_STATUSES)

@@ -64,6 +64,8 @@ def observe(connection: Connection) -> None:
     """
     if breaks.find(connection) is None and not _has_something_to_close(connection):
         return
+    if connection.gone_at is not None and breaks.was_removed(connection):
+        return  # it does not work again, it was ended: whoever deleted it has settled its case
     with transaction.atomic():
         connection = Connection.objects.select_for_update().get(pk=connection.pk)
         case = Case.objects.select_for_update().filter(connection=connection).order_by("-pk").first()

@@ -11,6 +11,19 @@ from feeds.services.errors import Refused
 from feeds.states import ConnectionStatus, OperationKind
 
 
+def delete(connection: Connection, *, actor: Actor, reason: str) -> Operation:
+    """Ask Codat to delete the connection, which cannot be undone. Our row stays, marked as gone."""
+    links.refuse_if_gone(connection)
+    return ledger.ask(
+        OperationKind.DELETE_CONNECTION,
+        connection.company,
+        connection=connection,
+        actor=actor,
+        payload={},
+        reason=reason,
+    )
+
+
 def unlink(connection: Connection, *, actor: Actor, reason: str) -> Operation:
     """Ask for the connection to be unlinked. Raises Refused unless it is `Linked`: Codat unlinks no other."""
     links.refuse_if_gone(connection)

@@ -36,8 +36,10 @@ USERS: Final = (
     DemoUser("rm", "Rosa", "Marchetti", roles.RELATIONSHIP_MANAGERS),
     DemoUser("rm2", "Ravi", "Menon", roles.RELATIONSHIP_MANAGERS),
     DemoUser("support", "Sofie", "Uppman", roles.SUPPORT),
+    DemoUser("support2", "Sam", "Ueda", roles.SUPPORT),
     DemoUser("auditor", "Ada", "Underhill", roles.COMPLIANCE_AUDITORS),
     DemoUser("admin", "Ahmed", "Dimassi", roles.ADMINISTRATORS),
+    DemoUser("admin2", "Agnes", "Dahl", roles.ADMINISTRATORS),
 )
 
 # In the shape of an import file, so that they pass the same checks as a bank's own.

@@ -22,7 +22,7 @@ from feeds.models import (
     Operation,
     SourceAccount,
 )
-from feeds.services import callouts
+from feeds.services import approvals, callouts
 from feeds.states import (
     CALLOUT_RIGHTS,
     ONBOARDING_MEANINGS,
@@ -100,6 +100,7 @@ class Home:
     cases: Cases | None = None
     callouts: Sequence[CalloutVersion] | None = None
     """Versions of the callout that wait for this person: to approve, or to publish."""
+    approvals: CappedCount | None = None
     system: System | None = None
 
 
@@ -132,6 +133,7 @@ def for_person(user: User, now: datetime | None = None) -> Home:
         changes=_changes() if user.has_perm("feeds.view_auditentry") else None,
         cases=_cases(user, now) if user.has_perm("feeds.work_case") else None,
         callouts=callouts.waiting_for(user, ROWS) if _keeps_the_callout(user) else None,
+        approvals=capped_count(approvals.waiting_for(user)) if user.has_perm(approvals.DECIDE) else None,
         system=_system() if user.has_perm("feeds.view_heartbeat") else None,
     )
 

@@ -36,6 +36,7 @@ from feeds.states import ConnectionStatus, Meaning, OnboardingState, OperationKi
 log = structlog.get_logger(__name__)
 
 FINAL_STATES = (OnboardingState.LINK_READY, OnboardingState.LINKED)
+SETTLED_STATES = (*FINAL_STATES, OnboardingState.OFFBOARDED)
 SWEEP_LIMIT = 500
 TASK_BUDGET = 12.0
 """Seconds after which a task starts nothing more: with the longest call it stays within the queue's sixty."""
@@ -410,7 +411,7 @@ def batch_progress(batch: Batch) -> BatchProgress:
     state = "companies__onboarding_state"
     counts = Batch.objects.filter(pk=batch.pk).aggregate(
         total=Count("companies"),
-        done=Count("companies", filter=Q(**{f"{state}__in": FINAL_STATES})),
+        done=Count("companies", filter=Q(**{f"{state}__in": SETTLED_STATES})),
         failed=Count("companies", filter=Q(**{state: OnboardingState.FAILED})),
     )
     waiting = counts["total"] - counts["done"] - counts["failed"]

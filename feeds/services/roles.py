@@ -27,6 +27,9 @@ _SEE_CUSTOMERS = frozenset(
     }
 )
 _HAND_OVER_LINKS = frozenset({"feeds.refresh_company", "feeds.refresh_link", "feeds.reveal_link"})
+_SEE_APPROVALS = frozenset({"feeds.view_approval"})
+# A decision also needs the right to do the thing oneself.
+_DECIDE = _SEE_APPROVALS | {"feeds.decide_approval", "feeds.withdraw_approval"}
 _ONBOARD = frozenset(
     {
         "feeds.add_company",
@@ -46,6 +49,7 @@ _REPAIR = frozenset(
         "feeds.disconnect_sourceaccount",
         "feeds.remove_sourceaccount",
         "feeds.unlink_connection",
+        "feeds.remove_connection",
         "feeds.generate_credentials",
         "feeds.revoke_credentials",
     }
@@ -73,24 +77,26 @@ _MANAGE_USERS = frozenset({"auth.add_user", "auth.change_user"})
 
 ROLES: dict[str, frozenset[str]] = {
     RELATIONSHIP_MANAGERS: (
-        _SEE_CUSTOMERS | _HAND_OVER_LINKS | _ONBOARD | _KEEP_THE_CALLOUT | {"feeds.rename_sourceaccount"}
+        _SEE_CUSTOMERS | _HAND_OVER_LINKS | _ONBOARD | _KEEP_THE_CALLOUT | _DECIDE | {"feeds.rename_sourceaccount"}
     ),
     SUPPORT: (
         _SEE_CUSTOMERS | _HAND_OVER_LINKS | _REPAIR | _WORK_CASES | _WORK_THE_INBOX | _WATCH_OPERATIONS | _SEE_DRIFT
-        | _WORK_THE_OUTBOX | _SEE_CALLOUTS | {"feeds.adopt_company"}
+        | _WORK_THE_OUTBOX | _SEE_CALLOUTS | _DECIDE | {"feeds.adopt_company"}
     ),
     # Auditors see who did what, and neither change anything nor see a link or a whole account number.
-    COMPLIANCE_AUDITORS: _SEE_CUSTOMERS | _SEE_CALLOUTS | _SEE_CASES | _SEE_DRIFT | _SEE_THE_SYSTEM | _SEE_USERS,
+    COMPLIANCE_AUDITORS: (
+        _SEE_CUSTOMERS | _SEE_CALLOUTS | _SEE_CASES | _SEE_DRIFT | _SEE_THE_SYSTEM | _SEE_USERS | _SEE_APPROVALS
+    ),
     ADMINISTRATORS: (
         _SEE_CUSTOMERS | _HAND_OVER_LINKS | _ONBOARD | _REPAIR | _WORK_CASES | _SEE_THE_SYSTEM | _SEE_USERS
         | _MANAGE_USERS | _WORK_THE_INBOX | _WORK_THE_OUTBOX | _WATCH_OPERATIONS | _SEE_DRIFT
-        | _KEEP_THE_CALLOUT | {"feeds.adopt_company", "feeds.delete_company"}
+        | _KEEP_THE_CALLOUT | _DECIDE | {"feeds.adopt_company", "feeds.delete_company", "feeds.remove_company"}
     ),
 }  # fmt: skip
 """Role name -> permission labels ("app.codename").
 
 `delete_company` and `delete_sourceaccount` concern our own rows before they are in Codat; deleting there is
-`remove_sourceaccount`. Groups that are not in this table are left alone.
+`remove_company`, `remove_connection` and `remove_sourceaccount`. Groups that are not in this table are left alone.
 """
 
 

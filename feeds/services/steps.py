@@ -15,13 +15,14 @@ from django.db import transaction
 from django.utils.translation import gettext as _
 
 from feeds import mapping
+from feeds.audit import Actor
 from feeds.banking import USUAL_ROUTING_TYPE
 from feeds.codat import schemas
 from feeds.codat.client import CodatClient
 from feeds.codat.errors import CodatError, NotFound, ServerError
-from feeds.models import Connection, Operation, SourceAccount
-from feeds.services import leases, ledger, link_need, mirror
-from feeds.states import ConnectionStatus, OperationKind
+from feeds.models import Case, Connection, Operation, SourceAccount
+from feeds.services import cases, leases, ledger, link_need, mirror
+from feeds.states import CaseOutcome, ConnectionStatus, OnboardingState, OperationKind
 
 Recorder = Callable[[], str]
 """Writes an answer into the mirror, inside the caller's transaction; returns the result text of the ledger row."""
@@ -333,6 +334,66 @@ class UnlinkConnection:
         return record
 
 
+class DeleteConnection:
+    """DELETE .../connections/{connectionId}: off-boards the customer. Gone already counts as done."""
+
+    def look(self, client: CodatClient, operation: Operation) -> Recorder | None:
+        """Nothing to find: deleting what is gone answers 404, which is done too."""
+        return None
+
+    def send(self, client: CodatClient, operation: Operation) -> Recorder:
+        """Delete it."""
+        connection = _connection(operation)
+        try:
+            client.delete_connection(operation.company.codat_id, connection.codat_id)
+            text = _("Deleted.")
+        except NotFound:
+            text = _("Was already gone in Codat.")
+
+        def record() -> str:
+            _off_board(operation, [connection])
+            return text
+
+        return record
+
+
+class DeleteCompany:
+    """DELETE /companies/{companyId}: with everything on it. Gone already counts as done."""
+
+    def look(self, client: CodatClient, operation: Operation) -> Recorder | None:
+        """Nothing to find: deleting what is gone answers 404, which is done too."""
+        return None
+
+    def send(self, client: CodatClient, operation: Operation) -> Recorder:
+        """Delete it."""
+        company = operation.company
+        try:
+            client.delete_company(company.codat_id)
+            text = _("Deleted.")
+        except NotFound:
+            text = _("Was already gone in Codat.")
+
+        def record() -> str:
+            # The company as it was locked for this transaction.
+            if operation.company.gone_at is None:
+                mirror.mark_gone(operation.company)
+            _off_board(operation, list(operation.company.connections.all()))
+            return text
+
+        return record
+
+
+def _off_board(operation: Operation, connections: Sequence[Connection]) -> None:
+    """The feed ended because it was meant to: its cases are settled, and it counts neither as stuck nor as broken."""
+    asker = Actor(operation.requested_by_name, operation.source, user=operation.requested_by, reason=operation.reason)
+    for connection in connections:
+        for case in Case.objects.open().filter(connection=connection):
+            cases.close(case, CaseOutcome.NOT_WANTED, asker, operation.reason or str(operation))
+        if connection.gone_at is None:
+            mirror.mark_gone(connection)
+    mirror.set_onboarding(operation.company, OnboardingState.OFFBOARDED)
+
+
 class RevokeCredentials:
     """DELETE .../credentials: revokes every set of the connection. May safely be sent twice."""
 
@@ -355,6 +416,8 @@ STEPS: dict[str, Step] = {
     OperationKind.DISCONNECT_ACCOUNT: ChangeAccount(),
     OperationKind.DELETE_ACCOUNT: DeleteAccount(),
     OperationKind.UNLINK_CONNECTION: UnlinkConnection(),
+    OperationKind.DELETE_CONNECTION: DeleteConnection(),
+    OperationKind.DELETE_COMPANY: DeleteCompany(),
     OperationKind.REVOKE_CREDENTIALS: RevokeCredentials(),
 }
 """Every kind the queue carries out. Generating credentials is not here: its answer may only ever be on one screen."""

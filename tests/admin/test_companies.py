@@ -312,11 +312,28 @@ class TestChanging:
     def test_only_a_draft_may_be_deleted_and_only_by_who_may(self, staff: Client) -> None:
         boss = browser(UserFactory(is_superuser=True))
         draft, sent = CompanyFactory(), CompanyFactory(in_codat=True)
-        confirmed = {"post": "yes"}
-        assert staff.post(reverse("admin:feeds_company_delete", args=[draft.pk]), confirmed).status_code == 403
-        assert boss.post(reverse("admin:feeds_company_delete", args=[sent.pk]), confirmed).status_code == 403
-        assert boss.post(reverse("admin:feeds_company_delete", args=[draft.pk]), confirmed).status_code == 302
+        SourceAccountFactory(company=draft)
+        why = {"reason": "Entered twice."}
+
+        def url(company: Company) -> str:
+            return reverse("admin:feeds_company_action", args=[company.pk, "delete"])
+
+        assert staff.post(url(draft), why).status_code == 403
+        assert url(draft) not in staff.get(change_url(draft)).content.decode()
+        assert "1 source account goes with it." in boss.get(url(draft)).content.decode()
+        assert texts(boss.post(url(sent), why, follow=True)) == [
+            "This company was sent to Codat: it stays, because the history names it."
+        ]
+        assert texts(boss.post(url(draft), why, follow=True)) == [f"Deleted: {draft}."]
         assert list(Company.objects.all()) == [sent]
+        entry = AuditEntry.objects.get(content_type__model="company", action=AuditEntry.Action.DELETE)
+        assert (entry.actor.is_superuser, entry.reason) == (True, "Entered twice.")
+
+    def test_djangos_own_way_to_delete_is_closed(self) -> None:
+        boss = browser(UserFactory(is_superuser=True))
+        draft = CompanyFactory()
+        assert boss.post(reverse("admin:feeds_company_delete", args=[draft.pk]), {"post": "yes"}).status_code == 403
+        assert Company.objects.exists()
 
 
 # --- The page and its panel ------------------------------------------------------------------------------------------

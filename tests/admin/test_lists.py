@@ -19,6 +19,7 @@ from django.utils import timezone
 from feeds import audit
 from feeds.admin.base import BackOfficeAdmin, CappedPaginator, MirrorAdmin
 from feeds.models import (
+    Approval,
     AuditEntry,
     CalloutVersion,
     Case,
@@ -34,6 +35,7 @@ from feeds.models import (
 )
 from feeds.states import AccountStatus, ConnectionStatus, OperationState, WebhookState
 from tests.factories import (
+    ApprovalFactory,
     CalloutVersionFactory,
     CaseFactory,
     CompanyFactory,
@@ -116,6 +118,7 @@ LISTS: list[tuple[type[Model], Make]] = [
     (AuditEntry, make_entry),
     (WebhookEvent, make_webhook),
     (Case, make_case),
+    (Approval, ApprovalFactory),
     (Incident, make_incident),
     (Mail, MailFactory),
     (CalloutVersion, CalloutVersionFactory),

@@ -79,6 +79,7 @@ CASES = [
     ),
     Case(Connection, "revoke-credentials", "feeds.revoke_credentials", "Revoke credentials", REASON_GIVEN),
     Case(Connection, "unlink", "feeds.unlink_connection", "Unlink", REASON_GIVEN, linked=True),
+    Case(Connection, "delete", "feeds.remove_connection", "Delete in Codat", REASON_GIVEN),
     Case(SourceAccount, "rename", "feeds.rename_sourceaccount", "Rename", {"name": "Payroll"}),
     Case(SourceAccount, "disconnect", "feeds.disconnect_sourceaccount", "Disconnect", REASON_GIVEN),
     Case(SourceAccount, "delete", "feeds.remove_sourceaccount", "Delete in Codat", REASON_GIVEN),

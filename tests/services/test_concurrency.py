@@ -16,11 +16,12 @@ from django.utils import timezone
 from django_q.models import OrmQ
 from pytest_django.fixtures import Settings
 
-from feeds.models import Company, Operation
-from feeds.services import accounts, leases, ledger, links, onboarding, sync
+from feeds.audit import Actor
+from feeds.models import Approval, Company, Operation
+from feeds.services import accounts, approvals, leases, ledger, links, onboarding, sync
 from feeds.services.errors import LeaseLost, Refused
-from feeds.states import OnboardingState, OperationKind, OperationState
-from tests.factories import CompanyFactory, SourceAccountFactory
+from feeds.states import ApprovalState, OnboardingState, OperationKind, OperationState
+from tests.factories import ApprovalFactory, CompanyFactory, ConnectionFactory, SourceAccountFactory, UserFactory
 from tests.queue_drain import drain
 from tests.sandbox_process import SandboxProcess
 from tests.services.grid import ACCOUNTS, RM, run_next_task
@@ -111,6 +112,51 @@ def test_of_many_people_who_ask_for_the_same_change_one_is_heard(company: Compan
     assert sum(isinstance(answer, Operation) for answer in answers) == 1
     assert sum(isinstance(answer, Refused) for answer in answers) == MANY - 1
     assert company.operations.filter(kind=OperationKind.REFRESH_LINK).count() == 1
+
+
+def test_of_two_colleagues_who_decide_at_once_one_decides_and_it_happens_once(settings: Settings) -> None:
+    settings.FOUR_EYES = ["unlink_connection"]
+    approval = ApprovalFactory()
+    people = [Actor.person(UserFactory(role="Support"), source="admin") for _number in range(MANY)]
+
+    def approve(actor: Actor) -> Callable[[], object]:
+        return lambda: approvals.approve(approval, actor=actor)
+
+    def refuse(actor: Actor) -> Callable[[], object]:
+        return lambda: approvals.refuse(approval, actor=actor, comment="No.")
+
+    answers = at_once(*[approve(actor) for actor in people[::2]], *[refuse(actor) for actor in people[1::2]])
+    decided = [answer for answer in answers if not isinstance(answer, Exception)]
+    assert len(decided) == 1
+    assert {type(answer) for answer in answers if isinstance(answer, Exception)} == {Refused}
+    approval.refresh_from_db()
+    assert Operation.objects.count() == (1 if approval.state == ApprovalState.DONE else 0)
+
+
+def test_of_two_people_who_ask_for_the_same_at_once_one_request_is_made() -> None:
+    connection = ConnectionFactory(linked=True)
+    people = [Actor.person(UserFactory(role="Support"), source="admin") for _number in range(MANY)]
+
+    def ask(actor: Actor) -> Callable[[], object]:
+        return lambda: approvals.ask(
+            "unlink_connection", connection, data={}, consequences=[], reason="By phone.", actor=actor
+        )
+
+    answers = at_once(*[ask(actor) for actor in people])
+    assert sum(isinstance(answer, Approval) for answer in answers) == 1
+    assert {type(it) for it in answers if isinstance(it, Exception)} == {approvals.AlreadyAsked}
+    assert Approval.objects.count() == 1
+
+
+def test_two_workers_on_one_approved_request_do_each_row_once() -> None:
+    asker, decider = (Actor.person(UserFactory(role="Support"), source="admin") for _number in range(2))
+    rows = ConnectionFactory.create_batch(6)
+    approval = approvals.ask_many("refresh_links", rows, consequences=[], reason="Expired.", actor=asker)
+    approvals.approve(approval, actor=decider)
+    assert at_once(*[lambda: approvals.run_many(approval.pk)] * 3) == ["finished"] * 3
+    approval.refresh_from_db()
+    assert (approval.state, approval.rows_done, approval.refusals) == (ApprovalState.DONE, 6, [])
+    assert Operation.objects.count() == 6
 
 
 # --- Processes -------------------------------------------------------------------------------------------------------

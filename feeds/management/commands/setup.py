@@ -9,7 +9,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from feeds import queue
 from feeds.audit import Actor, acting
-from feeds.services import demo, roles
+from feeds.services import approvals, demo, roles
 
 
 class Command(BaseCommand):
@@ -29,6 +29,7 @@ class Command(BaseCommand):
             self._greet()
         else:
             self._look_for_demo_users()
+        self._look_for_a_second_administrator()
 
     def _report_roles(self, changes: list[roles.RoleChange]) -> None:
         for change in changes:
@@ -44,6 +45,15 @@ class Command(BaseCommand):
         self.stdout.write(f"Demo logins, all with the password {settings.DEMO_PASSWORD}:")
         for user in demo.USERS:
             self.stdout.write(f"  {user.username:<8} {user.role}")
+
+    def _look_for_a_second_administrator(self) -> None:
+        """Role changes that only one person could approve are never approved."""
+        if approvals.role_changes_are_stuck():
+            self.stderr.write(
+                "Role changes need a second person (FOUR_EYES names change_roles), and fewer than two active users "
+                "could decide: nobody can be given a role. Make a second administrator with createsuperuser, or take "
+                "change_roles out of FOUR_EYES."
+            )
 
     def _look_for_demo_users(self) -> None:
         """Their password is in the documentation, so production does not start with them."""
