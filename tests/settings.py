@@ -10,3 +10,5 @@ os.environ["CODAT_API_KEY"] = "no-such-key"
 from backoffice.settings import *  # noqa: E402, F403
 
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+# Emptied before each test, which the table of the database is not.
+CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
