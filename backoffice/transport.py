@@ -1,4 +1,4 @@
-"""What holds for every request before anybody knows whose it is: where it comes from, how long it is, what browsers may."""
+"""What holds for every request, whoever sends it: where it comes from, how long it may be, what browsers may do."""
 
 from __future__ import annotations
 

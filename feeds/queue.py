@@ -40,6 +40,7 @@ SCHEDULES = (
     Scheduled("Send mails", SEND_MAILS, minutes=1),
     Scheduled("Write digests", "feeds.tasks.write_digests", minutes=10),
     Scheduled("Prune mails", "feeds.tasks.prune_mails", minutes=24 * 60),
+    Scheduled("Tidy sign-in", "feeds.tasks.tidy_sign_in", minutes=60),
     Scheduled("Prune finished tasks", "feeds.tasks.prune_finished_tasks", minutes=24 * 60),
 )
 

@@ -496,3 +496,14 @@ def account_is_broken(connection_status: str, account_status: str, *, lost: bool
     if lost or connection_status in BROKEN_CONNECTION_STATUSES:
         return account_status not in (NOT_IN_CODAT, AccountStatus.PENDING)
     return account_status == AccountStatus.DISCONNECTED
+
+
+SIGN_IN_LOCKED = Meaning(
+    _("Locked"),
+    Tone.BAD,
+    _("Too many failed tries: this name cannot sign in from this address for now."),
+    _("It opens by itself; unlock it once you know that it was the person who tried."),
+)
+SIGN_IN_COUNTING = Meaning(
+    _("Counting"), Tone.WAITING, _("Some tries failed, fewer than lock the sign-in."), _("Nothing to do.")
+)

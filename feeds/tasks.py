@@ -11,7 +11,20 @@ from typing import ParamSpec
 import structlog
 
 from feeds import audit, queue
-from feeds.services import cases, drift, figures, health, inbox, links, notifications, onboarding, outbox, sync
+from feeds.services import (
+    cases,
+    drift,
+    figures,
+    health,
+    inbox,
+    links,
+    lockouts,
+    notifications,
+    onboarding,
+    outbox,
+    second_factors,
+    sync,
+)
 
 P = ParamSpec("P")
 
@@ -105,3 +118,9 @@ def prune_mails() -> str:
 def prune_finished_tasks() -> str:
     """Keep the queue's own records short."""
     return f"{queue.prune_finished(older_than=timedelta(days=7))} deleted"
+
+
+@task
+def tidy_sign_in() -> str:
+    """Forget failed sign-ins and sessions that are over; seal second factors with today's key."""
+    return f"{lockouts.prune()} deleted, {second_factors.reseal()} sealed again"

@@ -30,6 +30,7 @@ MAY_DO = {
         "rename_sourceaccount", "disconnect_sourceaccount", "remove_sourceaccount", "refresh_link", "reveal_link",
         "unlink_connection", "generate_credentials", "revoke_credentials", "add_user", "change_user",
         "reapply_webhook", "work_case", "release_incident", "adopt_company",
+        "reset_second_factors", "unlock_signinlock",
     },
 }  # fmt: skip
 

@@ -11,9 +11,13 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
+from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from feeds.admin.base import EMPTY, BackOfficeAdmin, MirrorAdmin, time_column, withdraw
+from feeds.admin.actions import ActionsAdmin, Outcome, ReasonForm, object_action
+from feeds.admin.base import EMPTY, MirrorAdmin, person, time_column, withdraw
+from feeds.services import second_factors
+from feeds.services.errors import Refused
 
 if TYPE_CHECKING:
     _StockUserAdmin = StockUserAdmin[User]
@@ -25,7 +29,7 @@ withdraw("auth", User, Group)
 
 
 @admin.register(User)
-class UserAdmin(BackOfficeAdmin[User], _StockUserAdmin):
+class UserAdmin(ActionsAdmin[User], _StockUserAdmin):
     """People and their roles. Rights come from roles only, so that the list of who may do what is short."""
 
     list_display = ("username", "full_name", "email", "role_names", "is_active", "signed_in")
@@ -38,9 +42,10 @@ class UserAdmin(BackOfficeAdmin[User], _StockUserAdmin):
         (None, {"fields": ("username", "password")}),
         (gettext_lazy("Person"), {"fields": ("first_name", "last_name", "email")}),
         (gettext_lazy("Role"), {"fields": ("is_active", "is_staff", "is_superuser", "groups")}),
-        (gettext_lazy("Dates"), {"fields": ("last_login", "date_joined")}),
+        (gettext_lazy("Sign-in"), {"fields": ("second_factors", "last_login", "date_joined")}),
     )
-    readonly_fields = ("last_login", "date_joined")
+    readonly_fields = ("second_factors", "last_login", "date_joined")
+    change_form_template = "admin/feeds/change_form.html"
 
     signed_in = time_column("last_login", gettext_lazy("last sign-in"))
 
@@ -73,6 +78,31 @@ class UserAdmin(BackOfficeAdmin[User], _StockUserAdmin):
     def has_delete_permission(self, request: HttpRequest, obj: User | None = None) -> bool:
         """People are deactivated, never deleted: the ledger and the history name them."""
         return False
+
+    @object_action(
+        "reset-second-factors",
+        gettext_lazy("Reset second factors"),
+        permission="feeds.reset_second_factors",
+        form=ReasonForm,
+        dangerous=True,
+        consequences=lambda user: [
+            _("%(name)s loses: %(factors)s.")
+            % {"name": person(user), "factors": ", ".join(second_factors.names_of(user)) or _("nothing")},
+            _("%s is signed out everywhere.") % person(user),
+            _("At the next sign-in the password is enough once, where everybody must have a second factor: only to set "
+              "up a new one. Make sure that it is really they who ask, by voice or in person."),
+        ],
+    )  # fmt: skip
+    def reset_second_factors(self, request: HttpRequest, user: User, data: dict[str, Any]) -> Outcome:
+        if not self.has_change_permission(request, user):
+            raise Refused(_("A superuser's second factors are reset by superusers only."))
+        assert isinstance(request.user, User)  # noqa: S101  # the site lets nobody else in
+        second_factors.reset(user, by=request.user, reason=data["reason"])
+        return _("%s has no second factor any more, and is signed out.") % person(user)
+
+    @admin.display(description=gettext_lazy("second factors"))
+    def second_factors(self, user: User) -> str:
+        return ", ".join(second_factors.names_of(user)) or _("none")
 
     @admin.display(description=gettext_lazy("name"))
     def full_name(self, user: User) -> str:

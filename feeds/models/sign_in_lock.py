@@ -9,7 +9,7 @@ from django.utils.translation import gettext_lazy as _
 
 
 class SignInLock(AccessAttempt):  # type: ignore[misc]  # the library ships no types
-    """django-axes' row under a name of ours, to show it and to unlock it. One row for each name, address and browser."""
+    """django-axes' row under a name of ours, to show and unlock it. One for each name, address and browser."""
 
     class Meta:
         proxy = True

@@ -10,7 +10,8 @@ from django.conf import settings
 from django.contrib.auth.models import User
 from django.contrib.sessions.models import Session
 from django.db import transaction
-from django.db.models import F, QuerySet, Sum, Window
+from django.db.models import F, OuterRef, QuerySet, Subquery, Sum
+from django.db.models.functions import Coalesce
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
@@ -21,10 +22,11 @@ from feeds.services.errors import Refused
 
 def recent() -> QuerySet[Any]:
     """Failures that still count. `total` is what the lock looks at: those of one name at one address, any browser."""
-    same = [F("username"), F("ip_address")]
-    total = Window(Sum("failures_since_start"), partition_by=same)
-    rows: QuerySet[Any] = SignInLock.objects.filter(attempt_time__gte=timezone.now() - _cool_off())
-    return rows.annotate(total=total)
+    counting = SignInLock.objects.filter(attempt_time__gte=timezone.now() - _cool_off())
+    same = counting.filter(username=OuterRef("username"), ip_address=OuterRef("ip_address")).order_by()
+    total = same.values("username").annotate(total=Sum("failures_since_start")).values("total")
+    rows: QuerySet[Any] = counting.annotate(total=Coalesce(Subquery(total), F("failures_since_start")))
+    return rows
 
 
 def is_locked(lock: Any) -> bool:

@@ -104,7 +104,8 @@ def names_of(user: User) -> list[str]:
 
 def _name(factor: Any) -> str:
     if factor.type == Authenticator.Type.WEBAUTHN:
-        return _("passkey “%s”") % factor.data.get("name", "")
+        name: str = factor.data.get("name", "")
+        return _("passkey “%s”") % name
     return _("authenticator app") if factor.type == Authenticator.Type.TOTP else _("recovery codes")
 
 
@@ -124,7 +125,7 @@ def reset(user: User, *, by: User, reason: str) -> int:
             raise Refused(_("%s has no second factor.") % (user.get_full_name() or user.get_username()))
         ended = end_sessions(user)
         audit.record("second_factors_reset", user, reason=reason, factors=taken, unbound=unbound, sessions=ended)
-    return taken
+    return int(taken)
 
 
 def end_sessions(user: User) -> int:

@@ -30,7 +30,7 @@ class StaffBackend(AxesStandaloneBackend, AuthenticationBackend):  # type: ignor
     """
 
     def authenticate(self, request: HttpRequest | None, **credentials: Any) -> AbstractBaseUser | None:
-        """The person, or None. Raises PermissionDenied while the sign-in is locked, before any password is looked at."""
+        """The person, or None. Raises PermissionDenied while the sign-in is locked, whatever the password."""
         AxesStandaloneBackend.authenticate(self, request, **credentials)
         user: AbstractBaseUser | None = AuthenticationBackend.authenticate(self, request, **credentials)
         return user

@@ -41,7 +41,7 @@ def connect() -> None:
     user_locked_out.connect(_locked, dispatch_uid="sign_in.locked")
 
 
-def _record(event: str, user: User, request: HttpRequest, **details: str | int) -> None:
+def _record(event: str, user: User, request: HttpRequest, **details: str) -> None:
     actor = audit.Actor.person(user, source="sign-in", remote_addr=request.META.get("REMOTE_ADDR"))
     with audit.acting(actor):
         audit.record(event, user, **details)

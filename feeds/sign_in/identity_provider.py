@@ -69,7 +69,7 @@ class IdentityProviderAdapter(DefaultSocialAccountAdapter):  # type: ignore[misc
             raise ImmediateHttpResponse(HttpResponseRedirect(reverse("admin:index")))
         if not sociallogin.is_existing:
             log.warning("identity_provider_unknown_person")
-            raise ImmediateHttpResponse(_refuse(request, _("Nobody here has the e-mail address of your account there.")))
+            raise ImmediateHttpResponse(_refuse(request, _("Nobody here has your e-mail address.")))
         # What the provider says about a person is read at each sign-in, and not kept.
         sociallogin.account.extra_data = {}
         if sociallogin.account.pk:

@@ -1,4 +1,4 @@
-"""How long somebody stays signed in: `SESSION_IDLE_MINUTES` without doing anything, `SESSION_ABSOLUTE_HOURS` at most."""
+"""How long one stays signed in: `SESSION_IDLE_MINUTES` without activity, `SESSION_ABSOLUTE_HOURS` at most."""
 
 from __future__ import annotations
 

@@ -49,24 +49,28 @@ def page(view: View) -> View:
     return shown
 
 
+FACTORS = "second-factors"
+KEYS = f"{FACTORS}/passkeys"
+CODES = f"{FACTORS}/recovery-codes"
+
 urlpatterns = [
     path("login/", page(account.login), name="account_login"),
     path("logout/", page(account.logout), name="account_logout"),
     path("session/", sessions.left, name="session_left"),
     path("confirm-password/", page(account.reauthenticate), name="account_reauthenticate"),
-    path("second-factors/", page(mfa.index), name="mfa_index"),
-    path("second-factors/ask/", page(mfa.authenticate), name="mfa_authenticate"),
-    path("second-factors/confirm/", page(mfa.reauthenticate), name="mfa_reauthenticate"),
-    path("second-factors/app/add/", page(totp.activate_totp), name="mfa_activate_totp"),
-    path("second-factors/app/remove/", page(totp.deactivate_totp), name="mfa_deactivate_totp"),
-    path("second-factors/passkeys/", page(webauthn.list_webauthn), name="mfa_list_webauthn"),
-    path("second-factors/passkeys/add/", page(webauthn.add_webauthn), name="mfa_add_webauthn"),
-    path("second-factors/passkeys/sign-in/", page(webauthn.login_webauthn), name="mfa_login_webauthn"),
-    path("second-factors/passkeys/confirm/", page(webauthn.reauthenticate_webauthn), name="mfa_reauthenticate_webauthn"),
-    path("second-factors/passkeys/<int:pk>/rename/", page(webauthn.edit_webauthn), name="mfa_edit_webauthn"),
-    path("second-factors/passkeys/<int:pk>/remove/", page(webauthn.remove_webauthn), name="mfa_remove_webauthn"),
-    path("second-factors/recovery-codes/", page(recovery.view_recovery_codes), name="mfa_view_recovery_codes"),
-    path("second-factors/recovery-codes/new/", page(recovery.generate_recovery_codes), name="mfa_generate_recovery_codes"),
+    path(f"{FACTORS}/", page(mfa.index), name="mfa_index"),
+    path(f"{FACTORS}/ask/", page(mfa.authenticate), name="mfa_authenticate"),
+    path(f"{FACTORS}/confirm/", page(mfa.reauthenticate), name="mfa_reauthenticate"),
+    path(f"{FACTORS}/app/add/", page(totp.activate_totp), name="mfa_activate_totp"),
+    path(f"{FACTORS}/app/remove/", page(totp.deactivate_totp), name="mfa_deactivate_totp"),
+    path(f"{KEYS}/", page(webauthn.list_webauthn), name="mfa_list_webauthn"),
+    path(f"{KEYS}/add/", page(webauthn.add_webauthn), name="mfa_add_webauthn"),
+    path(f"{KEYS}/sign-in/", page(webauthn.login_webauthn), name="mfa_login_webauthn"),
+    path(f"{KEYS}/confirm/", page(webauthn.reauthenticate_webauthn), name="mfa_reauthenticate_webauthn"),
+    path(f"{KEYS}/<int:pk>/rename/", page(webauthn.edit_webauthn), name="mfa_edit_webauthn"),
+    path(f"{KEYS}/<int:pk>/remove/", page(webauthn.remove_webauthn), name="mfa_remove_webauthn"),
+    path(f"{CODES}/", page(recovery.view_recovery_codes), name="mfa_view_recovery_codes"),
+    path(f"{CODES}/new/", page(recovery.generate_recovery_codes), name="mfa_generate_recovery_codes"),
     path("oidc/<slug:provider_id>/login/", page(oidc.login), name="openid_connect_login"),
     path("oidc/<slug:provider_id>/login/callback/", page(oidc.callback), name="openid_connect_callback"),
 ]
