@@ -55,7 +55,7 @@ class SignInLockAdmin(MirrorAdmin[SignInLock], ActionsAdmin[SignInLock]):
     )
     def unlock(self, request: HttpRequest, lock: SignInLock, _data: dict[str, Any]) -> Outcome:
         lockouts.unlock(lock)
-        messages.success(request, _("%s may sign in again.") % lock.username)
+        messages.success(request, _("Unlocked: %s may sign in again.") % lock.username)
         return HttpResponseRedirect(reverse("admin:feeds_signinlock_changelist"))  # its own page is gone
 
     @admin.display(description=gettext_lazy("state"))

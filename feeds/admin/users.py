@@ -34,6 +34,8 @@ class UserAdmin(ActionsAdmin[User], _StockUserAdmin):
 
     list_display = ("username", "full_name", "email", "role_names", "is_active", "signed_in")
     list_filter = ("is_active", "groups")
+    # Four roles need no search, and the stock widget with one is not accessible.
+    filter_horizontal = ()
     search_exact = ("username", "email")
     search_help_text = gettext_lazy("The whole user name or e-mail address.")
     sortable_by = ("username",)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import structlog
@@ -87,6 +89,20 @@ class IdentityProviderAdapter(DefaultSocialAccountAdapter):  # type: ignore[misc
 
     def send_notification_mail(self, *_args: Any, **_kwargs: Any) -> None:
         """None: the provider has its own."""
+
+
+def patiently(view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
+    """A view that asks the provider something; when it does not answer, or not as it should, staff read so."""
+
+    @wraps(view)
+    def ask(request: HttpRequest, provider_id: str) -> HttpResponse:
+        try:
+            return view(request, provider_id)
+        except (OSError, ValueError, KeyError) as error:  # every error of the HTTP library is an OSError
+            log.warning("identity_provider_failed", error=type(error).__name__)
+            return _refuse(request, _("It does not answer as it should."))
+
+    return ask
 
 
 def _refuse(request: HttpRequest, why: str) -> HttpResponse:

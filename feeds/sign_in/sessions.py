@@ -64,7 +64,8 @@ class SessionLimitsMiddleware:
         if not request.user.is_authenticated:
             return self.get_response(request)
         if not seconds_left(request):
-            return _end(request)
+            # A script learns that it is over; the session stays for the person, who is then told why.
+            return JsonResponse({"seconds_left": 0}, status=401) if _is_background(request) else _end(request)
         now = int(time.time())
         if not _is_background(request) and now - request.session[SEEN_AT] >= NOTE_EVERY:
             request.session[SEEN_AT] = now

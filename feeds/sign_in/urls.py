@@ -20,7 +20,7 @@ from django.urls import path
 from django.views.decorators.cache import never_cache
 
 from feeds.sign_in import sessions
-from feeds.sign_in.identity_provider import PROVIDER_ID
+from feeds.sign_in.identity_provider import PROVIDER_ID, patiently
 
 View = Callable[..., HttpResponseBase]
 
@@ -71,6 +71,6 @@ urlpatterns = [
     path(f"{KEYS}/<int:pk>/remove/", page(webauthn.remove_webauthn), name="mfa_remove_webauthn"),
     path(f"{CODES}/", page(recovery.view_recovery_codes), name="mfa_view_recovery_codes"),
     path(f"{CODES}/new/", page(recovery.generate_recovery_codes), name="mfa_generate_recovery_codes"),
-    path("oidc/<slug:provider_id>/login/", page(oidc.login), name="openid_connect_login"),
-    path("oidc/<slug:provider_id>/login/callback/", page(oidc.callback), name="openid_connect_callback"),
+    path("oidc/<slug:provider_id>/login/", page(patiently(oidc.login)), name="openid_connect_login"),
+    path("oidc/<slug:provider_id>/login/callback/", page(patiently(oidc.callback)), name="openid_connect_callback"),
 ]

@@ -8,7 +8,7 @@ from typing import Any
 
 from allauth.mfa.totp.internal.auth import format_hotp_value, hotp_value
 from django.contrib.auth.models import User
-from django.test import Client
+from django.test import Client, TestCase
 from django.urls import reverse
 
 from feeds.models import AuditEntry
@@ -35,7 +35,8 @@ def add_app(client: Client, *, steps: int = -1) -> str:
     """
     page = client.get(reverse("mfa_activate_totp")).content.decode()
     (secret,) = re.findall(r'<code class="secret-value">(\w+)</code>', page)
-    answer = client.post(reverse("mfa_activate_totp"), {"code": code(secret, steps=steps)})
+    with TestCase.captureOnCommitCallbacks(execute=True):
+        answer = client.post(reverse("mfa_activate_totp"), {"code": code(secret, steps=steps)})
     assert answer.status_code == 302, answer.content.decode()
     return str(secret)
 

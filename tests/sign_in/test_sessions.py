@@ -81,6 +81,12 @@ def test_a_page_that_asks_by_itself_does_not(client: Client, header: dict[str, s
     assert time.time() - client.session[sessions.SEEN_AT] >= 29 * 60
 
 
+def test_a_script_that_asks_too_late_is_refused_and_the_person_is_still_told_why(client: Client) -> None:
+    move(client, seen=31 * 60)
+    assert client.get(reverse("session_left"), HTTP_X_REQUESTED_WITH="fetch").status_code == 401
+    assert "ended=idle" in client.get(reverse("admin:index"))["Location"]
+
+
 def test_a_second_page_within_a_minute_writes_nothing(client: Client) -> None:
     move(client, seen=30)
     with CaptureQueriesContext(connection) as queries:
