@@ -158,6 +158,7 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "backoffice.transport.ClientAddressMiddleware",
     "django.middleware.security.SecurityMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
     # Before static files: a drawing opened by its own address is a page too.
     "csp.middleware.CSPMiddleware",
     "backoffice.transport.BrowserPolicyMiddleware",
@@ -169,7 +170,6 @@ MIDDLEWARE = [
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
-    "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_structlog.middlewares.RequestMiddleware",
     "feeds.audit.AuditMiddleware",
     "allauth.account.middleware.AccountMiddleware",
@@ -288,7 +288,7 @@ ACCOUNT_RATE_LIMITS = {
     "password_failed": "30/h/key",
 }
 MFA_ADAPTER = "feeds.sign_in.second_factors.SecondFactorAdapter"
-MFA_FORMS = {"add_webauthn": "feeds.sign_in.forms.AddPasskeyForm"}
+MFA_FORMS = {"add_webauthn": "feeds.sign_in.forms.AddPasskeyForm", "authenticate": "feeds.sign_in.forms.CodeForm"}
 MFA_SUPPORTED_TYPES = ["totp", "webauthn", "recovery_codes"]
 MFA_PASSKEY_LOGIN_ENABLED = PASSWORD_SIGN_IN
 MFA_RECOVERY_CODES_SHOW_ONCE = True

@@ -211,7 +211,9 @@ def status_explained(meaning: Meaning) -> SafeString:
 
 def as_of(at: datetime | None) -> SafeString:
     """ "as of <time>" for a mirrored value, in the staff member's zone; "never read" when it never was."""
-    return SafeString(_("never read")) if at is None else format_html(_("as of {}"), moment(at))
+    if at is None:
+        return SafeString(_("never read"))
+    return format_html(_("as of {}"), moment(at))
 
 
 def moment(at: datetime | None) -> SafeString:

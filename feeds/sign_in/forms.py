@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from allauth.account.forms import LoginForm as StockLoginForm
+from allauth.mfa.base.forms import AuthenticateForm as StockCodeForm
 from allauth.mfa.webauthn.forms import AddWebAuthnForm
 from django.utils.translation import gettext_lazy
 
@@ -22,6 +23,16 @@ class LoginForm(StockLoginForm):  # type: ignore[misc]  # the library ships no t
     def add_prefix(self, field_name: str) -> str:
         """As Django's own sign-in form calls it; password managers know that name."""
         return "username" if field_name == "login" else str(super().add_prefix(field_name))
+
+
+class CodeForm(StockCodeForm):  # type: ignore[misc]
+    """The code of an authenticator app, or a recovery code."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        widget = self.fields["code"].widget
+        widget.attrs.pop("placeholder", None)
+        widget.attrs |= {"autofocus": True, "inputmode": "numeric"}
 
 
 class AddPasskeyForm(AddWebAuthnForm):  # type: ignore[misc]
