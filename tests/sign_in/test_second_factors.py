@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 from allauth.mfa.models import Authenticator
 from django.contrib.auth.models import User
+from django.core.cache import caches
 from django.db import connection
 from django.test import Client, TestCase
 from django.urls import URLPattern, URLResolver, get_resolver, reverse
 
+from backoffice import settings as product
 from feeds.models import AuditEntry
 from feeds.services import second_factors
 from feeds.sign_in import sessions
@@ -90,6 +92,13 @@ class TestSigningIn:
 
     def test_the_page_of_codes_is_of_no_use_before_the_password(self, robin: User) -> None:
         assert Client().get(ASK)["Location"] == reverse("account_login")
+
+
+def test_used_codes_and_limits_are_known_to_every_process(settings: Any) -> None:
+    settings.CACHES = product.CACHES
+    assert caches["default"].add("code", "y", timeout=60)
+    other = type(caches["default"])(product.CACHES["default"]["LOCATION"], {})
+    assert not other.add("code", "y", timeout=60)
 
 
 class TestOnesOwn:
