@@ -91,8 +91,8 @@ class UserAdmin(ActionsAdmin[User], _StockUserAdmin):
             _("%(name)s loses: %(factors)s.")
             % {"name": person(user), "factors": ", ".join(second_factors.names_of(user)) or _("nothing")},
             _("%s is signed out everywhere.") % person(user),
-            _("At the next sign-in the password is enough once, where everybody must have a second factor: only to set "
-              "up a new one. Make sure that it is really they who ask, by voice or in person."),
+            _("The password alone opens the door then, where everybody must have a second factor only to set up a new "
+              "one. Make sure that it is really they who ask, by voice or in person."),
         ],
     )  # fmt: skip
     def reset_second_factors(self, request: HttpRequest, user: User, data: dict[str, Any]) -> Outcome:

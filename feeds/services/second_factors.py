@@ -89,6 +89,11 @@ def is_last(factor: Any) -> bool:
     return not _main(factor.user_id).exclude(pk=factor.pk).exists()
 
 
+def passkeys_of(user: Any) -> int:
+    """How many passkeys this person has."""
+    return int(Authenticator.objects.filter(user=user, type=Authenticator.Type.WEBAUTHN).count())
+
+
 def _main(user: Any) -> Any:
     return Authenticator.objects.filter(user=user).exclude(type=Authenticator.Type.RECOVERY_CODES)
 

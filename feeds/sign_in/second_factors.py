@@ -59,6 +59,10 @@ class SecondFactorAdapter(DefaultMFAAdapter):  # type: ignore[misc]  # the libra
         """Not the last one where one is required."""
         return not (settings.REQUIRE_SECOND_FACTOR and second_factors.is_last(authenticator))
 
+    def generate_authenticator_name(self, user: AbstractBaseUser, type: Any) -> str:  # noqa: A002  # the library's name
+        """What a passkey is called until its owner says something better."""
+        return _("Passkey %d") % (second_factors.passkeys_of(user) + 1)
+
     def _get_site_name(self) -> str:
         return str(settings.MFA_TOTP_ISSUER)
 

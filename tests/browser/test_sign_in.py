@@ -181,6 +181,7 @@ def test_a_device_that_refuses_is_said_in_words(window: Window, robin: User, at_
     devtools, device = plug_in_device(staff.page)
     devtools.send("WebAuthn.setUserVerified", {"authenticatorId": device, "isUserVerified": False})
     staff.open("/admin/login/")
+    expect(staff.page.locator("#passkey-problem")).to_be_hidden()
     staff.page.get_by_role("button", name="Use a passkey").click()
     expect(staff.page.get_by_role("alert")).to_contain_text("The passkey was not used")
     staff.check("passkey-refused")
