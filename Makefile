@@ -37,10 +37,13 @@ run: install .env # web, worker and stand-in Codat; prints the address and the d
 test: install # the whole suite
 	pytest -n $(TEST_PROCESSES) $(PYTEST_ARGS)
 
-lint: install # style, types, migrations, deployment settings
+lint: install # style, types, known vulnerabilities, migrations, deployment settings
 	ruff check .
 	ruff format --check .
 	mypy
+	# Of low severity ruff's S rules ask about every line; these are the others.
+	bandit --quiet --recursive --configfile pyproject.toml --severity-level medium backoffice feeds
+	python requirements/audit.py requirements/prod.txt
 	ENVIRONMENT=test python manage.py makemigrations --check --dry-run
 	env $(PRODUCTION_EXAMPLE) python manage.py check --deploy --fail-level WARNING
 

@@ -66,6 +66,7 @@ def logging_config(*, level: str, as_json: bool) -> dict[str, Any]:
         "loggers": {
             "django.server": {"handlers": [], "propagate": True, "level": level},
             "django-q": {"handlers": ["stderr"], "level": "WARNING", "propagate": False},
+            "axes": {"level": "WARNING"},
             # One line a request comes from django-structlog; Codat calls log their own line.
             "urllib3": {"level": "WARNING"},
         },

@@ -7,6 +7,7 @@ Each variable is documented in `.env.example`. A secret may also come from a fil
 from __future__ import annotations
 
 import secrets as token_source
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +148,12 @@ FOUR_EYES_EXPIRE_HOURS: int = env.int("FOUR_EYES_EXPIRE_HOURS", default=72)
 INSTALLED_APPS = [
     "feeds.apps.FeedsConfig",
     "backoffice.apps.BackOfficeAdminConfig",
+    "allauth",
+    "allauth.account",
+    "allauth.mfa",
+    "allauth.socialaccount",
+    "allauth.socialaccount.providers.openid_connect",
+    "axes",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
@@ -161,18 +168,27 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
+    "backoffice.transport.ClientAddressMiddleware",
     "django.middleware.security.SecurityMiddleware",
-    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    # Before static files: a drawing opened by its own address is a page too.
     "csp.middleware.CSPMiddleware",
+    "backoffice.transport.BrowserPolicyMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "backoffice.transport.BodyLimitMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.locale.LocaleMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
-    "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_structlog.middlewares.RequestMiddleware",
     "feeds.audit.AuditMiddleware",
+    "allauth.account.middleware.AccountMiddleware",
+    "feeds.sign_in.sessions.SessionLimitsMiddleware",
+    "feeds.sign_in.second_factors.SecondFactorMiddleware",
+    # Last: it turns the answer to a locked-out sign-in into the page that says so.
+    "axes.middleware.AxesMiddleware",
 ]
 
 ROOT_URLCONF = "backoffice.urls"
@@ -248,10 +264,90 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
     {"NAME": "django.contrib.auth.password_validation.NumericPasswordValidator"},
 ]
-LOGIN_URL = "admin:login"
+LOGIN_URL = "account_login"
+LOGIN_REDIRECT_URL = "admin:index"
+AUTHENTICATION_BACKENDS = ["feeds.sign_in.accounts.StaffBackend"]
 # Of the demo users, which exist only beside the stand-in Codat.
 DEMO_PASSWORD: str = env.str("DEMO_PASSWORD", default="demo-bank-feeds")
 AUDITLOG_LOGENTRY_MODEL = "feeds.AuditEntry"
+
+# --- Sign-in (see docs/decisions/0015-sign-in.md) --------------------------------------------------------------------
+PASSWORD_SIGN_IN: bool = env.bool("PASSWORD_SIGN_IN", default=True)
+REQUIRE_SECOND_FACTOR: bool = env.bool("REQUIRE_SECOND_FACTOR", default=IS_PRODUCTION)
+OIDC_ISSUER: str = env.str("OIDC_ISSUER", default="").rstrip("/")
+OIDC_CLIENT_ID: str = env.str("OIDC_CLIENT_ID", default="")
+OIDC_CLIENT_SECRET: str = env.str("OIDC_CLIENT_SECRET", default="").strip()
+OIDC_NAME: str = env.str("OIDC_NAME", default="single sign-on")
+OIDC_IS_SECOND_FACTOR: bool = env.bool("OIDC_IS_SECOND_FACTOR", default=False)
+
+ACCOUNT_ADAPTER = "feeds.sign_in.accounts.AccountAdapter"
+ACCOUNT_FORMS = {"login": "feeds.sign_in.forms.LoginForm"}
+ACCOUNT_LOGIN_METHODS = {"username"}
+ACCOUNT_SIGNUP_FIELDS = ["username*", "password1*"]
+ACCOUNT_SIGNUP_ENABLED = False
+ACCOUNT_EMAIL_VERIFICATION = "none"
+ACCOUNT_LOGOUT_REDIRECT_URL = LOGIN_URL
+# No "remember me": the cookie goes with the browser, and the limits below come sooner.
+ACCOUNT_SESSION_REMEMBER = False
+ACCOUNT_REAUTHENTICATION_TIMEOUT = 300
+ACCOUNT_REAUTHENTICATION_METHODS = {"mfa", "password"} if PASSWORD_SIGN_IN else {"mfa"}
+ACCOUNT_RATE_LIMITS = {
+    # One address may be a whole office.
+    "login": "60/m/ip",
+    # Wrong codes of one person's second factor.
+    "login_failed": "5/5m/key",
+    # Wrong passwords for one name from any number of addresses; from one address the lock-out below comes first.
+    "password_failed": "30/h/key",
+}
+MFA_ADAPTER = "feeds.sign_in.second_factors.SecondFactorAdapter"
+MFA_FORMS = {"add_webauthn": "feeds.sign_in.forms.AddPasskeyForm", "authenticate": "feeds.sign_in.forms.CodeForm"}
+MFA_SUPPORTED_TYPES = ["totp", "webauthn", "recovery_codes"]
+MFA_PASSKEY_LOGIN_ENABLED = PASSWORD_SIGN_IN
+MFA_RECOVERY_CODES_SHOW_ONCE = True
+# Phones are seldom right to the second: one code before and after counts too, each once.
+MFA_TOTP_TOLERANCE = 1
+MFA_TOTP_ISSUER = "Bank Feeds Back Office"
+# Addresses here were typed by administrators; there is no mail to verify them by.
+MFA_ALLOW_UNVERIFIED_EMAIL = True
+SOCIALACCOUNT_ADAPTER = "feeds.sign_in.identity_provider.IdentityProviderAdapter"
+SOCIALACCOUNT_EMAIL_AUTHENTICATION = True
+SOCIALACCOUNT_EMAIL_AUTHENTICATION_AUTO_CONNECT = True
+SOCIALACCOUNT_AUTO_SIGNUP = False
+SOCIALACCOUNT_STORE_TOKENS = False
+# A form that posts here and is redirected there would need the provider's address in the content security policy.
+SOCIALACCOUNT_LOGIN_ON_GET = True
+SOCIALACCOUNT_REQUESTS_TIMEOUT = 10
+
+LOGIN_FAILURE_LIMIT: int = env.int("LOGIN_FAILURE_LIMIT", default=5)
+LOGIN_LOCK_MINUTES: int = env.int("LOGIN_LOCK_MINUTES", default=15)
+AXES_FAILURE_LIMIT = LOGIN_FAILURE_LIMIT
+AXES_COOLOFF_TIME = timedelta(minutes=LOGIN_LOCK_MINUTES)
+# Of name and address together: neither can a stranger lock a colleague out, nor one typist an office.
+AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
+AXES_USERNAME_CALLABLE = "feeds.sign_in.lockout.name_of"
+AXES_LOCKOUT_CALLABLE = "feeds.sign_in.lockout.page"
+AXES_RESET_ON_SUCCESS = True
+# A lock that every further try made longer could be held shut by anybody.
+AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False
+# Who signed in when stands in our own change history.
+AXES_DISABLE_ACCESS_LOG = True
+AXES_ENABLE_ADMIN = False
+AXES_VERBOSE = False
+AXES_SENSITIVE_PARAMETERS = ["username", "ip_address", "csrfmiddlewaretoken", "next"]
+
+SESSION_IDLE_MINUTES: int = env.int("SESSION_IDLE_MINUTES", default=30)
+SESSION_ABSOLUTE_HOURS: int = env.int("SESSION_ABSOLUTE_HOURS", default=12)
+SESSION_COOKIE_AGE = SESSION_ABSOLUTE_HOURS * 3600
+SESSION_EXPIRE_AT_BROWSER_CLOSE = True
+
+# Rate limits and used codes are shared by all web processes and machines; nothing else is cached.
+CACHES = {
+    "default": {
+        "BACKEND": "django.core.cache.backends.db.DatabaseCache",
+        "LOCATION": "feeds_cache",
+        "OPTIONS": {"MAX_ENTRIES": 10_000},
+    }
+}
 
 # --- Language and time -----------------------------------------------------------------------------------------------
 LANGUAGE_CODE = "en"
@@ -276,6 +372,7 @@ STORAGES = {
 WHITENOISE_USE_FINDERS = not IS_PRODUCTION
 
 # --- Transport -------------------------------------------------------------------------------------------------------
+CSP_REPORT_URL: str = env.str("CSP_REPORT_URL", default="")
 CONTENT_SECURITY_POLICY = {
     "DIRECTIVES": {
         "default-src": ["'none'"],
@@ -287,13 +384,28 @@ CONTENT_SECURITY_POLICY = {
         "form-action": ["'self'"],
         "base-uri": ["'none'"],
         "frame-ancestors": ["'none'"],
+        "object-src": ["'none'"],
+        **({"report-uri": [CSP_REPORT_URL]} if CSP_REPORT_URL else {}),
     }
 }
 X_FRAME_OPTIONS = "DENY"
 SECURE_REFERRER_POLICY = "same-origin"
 SECURE_CONTENT_TYPE_NOSNIFF = True
-SESSION_COOKIE_HTTPONLY = True
+SECURE_CROSS_ORIGIN_OPENER_POLICY = "same-origin"
+SESSION_COOKIE_HTTPONLY = CSRF_COOKIE_HTTPONLY = True
+SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"  # Strict would lose the session on the way back from OpenID
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = IS_PRODUCTION
+if IS_PRODUCTION:
+    # Browsers take such a cookie only over TLS, for the whole site, and from no other host of the domain.
+    SESSION_COOKIE_NAME = "__Host-sessionid"
+    CSRF_COOKIE_NAME = "__Host-csrftoken"
+# How many proxies in front add to X-Forwarded-For; the address of the person is that many from its end.
+TRUSTED_PROXY_COUNT: int = env.int("TRUSTED_PROXY_COUNT", default=0)
+# No form needs more; the limits of Django's own would not stop a file.
+MAX_REQUEST_BYTES: int = env.int("MAX_REQUEST_BYTES", default=2621440)
+DATA_UPLOAD_MAX_MEMORY_SIZE = FILE_UPLOAD_MAX_MEMORY_SIZE = MAX_REQUEST_BYTES
+DATA_UPLOAD_MAX_NUMBER_FIELDS = 1000
+DATA_UPLOAD_MAX_NUMBER_FILES = 5
 SECURE_SSL_REDIRECT: bool = env.bool("SECURE_SSL_REDIRECT", default=IS_PRODUCTION)
 # Probes come from inside, over plain HTTP; a webhook that is redirected is lost, and its signature needs no TLS.
 SECURE_REDIRECT_EXEMPT = [r"^healthz$", r"^readyz$", r"^metrics$", r"^webhooks/codat$"]

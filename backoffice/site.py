@@ -20,7 +20,7 @@ _SIDEBAR: tuple[tuple[str, Any, tuple[str, ...]], ...] = (
     ("support", _("Support"), ("Case", "Incident", "Mail", "StatusEvent", "DriftReport")),
     ("codat", _("Codat"), ("Connection", "SourceAccount", "Operation", "WebhookEvent")),
     ("history", _("History"), ("AuditEntry",)),
-    ("people", _("People"), ("User", "Group")),
+    ("people", _("People"), ("User", "Group", "SignInLock")),
 )
 _REST = ("system", _("System"))
 
@@ -37,10 +37,13 @@ class BackOfficeSite(admin.AdminSite):
 
     def each_context(self, request: HttpRequest) -> dict[str, Any]:
         """Stock context plus what the banner says: which environment, and whether Codat is the stand-in."""
+        from feeds.sign_in import sessions
+
         return super().each_context(request) | {
             "environment": settings.ENVIRONMENT,
             "is_production": settings.IS_PRODUCTION,
             "is_sandbox": settings.CODAT_SANDBOX,
+            "session_seconds_left": sessions.seconds_left(request) if request.user.is_authenticated else 0,
         }
 
     def get_app_list(self, request: HttpRequest, app_label: str | None = None) -> list[Any]:

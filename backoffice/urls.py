@@ -1,7 +1,7 @@
 """Every address of the product."""
 
 from django.contrib import admin
-from django.urls import path
+from django.urls import include, path
 from django.views.generic import RedirectView
 
 from feeds import views
@@ -12,5 +12,7 @@ urlpatterns = [
     path("readyz", views.readyz, name="readyz"),
     path("metrics", views.metrics, name="metrics"),
     path("webhooks/codat", views.codat_webhook, name="codat-webhook"),
+    # Before the admin's own: its sign-in and sign-out are these.
+    path("admin/", include("feeds.sign_in.urls")),
     path("admin/", admin.site.urls),
 ]

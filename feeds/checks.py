@@ -395,6 +395,108 @@ def callout_reminder_is_in_days() -> list[CheckMessage]:
     return _error(42, "CALLOUT_REMIND_DAYS is below 0.", "Set it to a whole number of days; 0 means no reminder.")
 
 
+# --- Sign-in ---------------------------------------------------------------------------------------------------------
+def lock_out_makes_sense() -> list[CheckMessage]:
+    """E060: a limit of nothing locks everybody out, a large one nobody; without minutes a lock never holds."""
+    if 3 <= settings.LOGIN_FAILURE_LIMIT <= 20 and 1 <= settings.LOGIN_LOCK_MINUTES <= 24 * 60:
+        return []
+    return _error(
+        60,
+        "LOGIN_FAILURE_LIMIT or LOGIN_LOCK_MINUTES is not in range.",
+        "Lock after 3 to 20 failed tries, for 1 to 1440 minutes.",
+    )
+
+
+def session_limits_make_sense() -> list[CheckMessage]:
+    """E061: the shorter of the two ends a session, so the idle limit must be the shorter one to mean anything."""
+    idle, absolute = settings.SESSION_IDLE_MINUTES, settings.SESSION_ABSOLUTE_HOURS
+    if 5 <= idle <= absolute * 60 and absolute <= 24:
+        return []
+    return _error(
+        61,
+        "SESSION_IDLE_MINUTES or SESSION_ABSOLUTE_HOURS is not in range.",
+        "Allow at least 5 idle minutes (a page warns two before the end), and at most 24 hours in all; "
+        "the first must not be longer than the second.",
+    )
+
+
+def identity_provider_is_whole() -> list[CheckMessage]:
+    """E062: with a part missing every sign-in through it fails; over plain HTTP anybody on the way could be anybody."""
+    parts = (settings.OIDC_ISSUER, settings.OIDC_CLIENT_ID, settings.OIDC_CLIENT_SECRET)
+    encrypted = urlsplit(settings.OIDC_ISSUER).scheme == "https" or (
+        not settings.IS_PRODUCTION and _is_loopback(settings.OIDC_ISSUER)
+    )
+    if not any(parts) or (all(parts) and encrypted):
+        return []
+    return _error(
+        62,
+        "OpenID Connect is set up in part, or not over https://.",
+        "Set OIDC_ISSUER (https://...), OIDC_CLIENT_ID and OIDC_CLIENT_SECRET (or OIDC_CLIENT_SECRET_FILE), or none.",
+    )
+
+
+def there_is_a_way_in() -> list[CheckMessage]:
+    """E063: without passwords and without a provider nobody could sign in."""
+    if settings.PASSWORD_SIGN_IN or settings.OIDC_ISSUER:
+        return []
+    return _error(
+        63,
+        "PASSWORD_SIGN_IN is off and there is no identity provider.",
+        "Set OIDC_ISSUER and the other OIDC_ variables, or PASSWORD_SIGN_IN=true.",
+    )
+
+
+def second_factor_is_required() -> list[CheckMessage]:
+    """W060: a password that was guessed, read over a shoulder or typed into a forged page would be enough."""
+    if not settings.IS_PRODUCTION or settings.REQUIRE_SECOND_FACTOR:
+        return []
+    return _warning(60, "REQUIRE_SECOND_FACTOR is off in production.", "Remove it: it is on by itself.")
+
+
+def proxies_are_counted() -> list[CheckMessage]:
+    """E064 and W061: a wrong count makes everybody one address, or lets anybody choose theirs."""
+    count = settings.TRUSTED_PROXY_COUNT
+    if not 0 <= count <= 10:
+        return _error(64, "TRUSTED_PROXY_COUNT is not in range.", "Set the number of proxies in front, from 0 to 10.")
+    if settings.IS_PRODUCTION and getattr(settings, "SECURE_PROXY_SSL_HEADER", None) and not count:
+        return _warning(
+            61,
+            "BEHIND_TLS_PROXY is on and TRUSTED_PROXY_COUNT is 0: everybody seems to come from the proxy's address.",
+            "Set TRUSTED_PROXY_COUNT to the number of proxies that add to X-Forwarded-For, usually 1.",
+        )
+    return []
+
+
+def body_limit_makes_sense() -> list[CheckMessage]:
+    """E065: a limit below what webhooks and bulk actions send would refuse them."""
+    needed = max(settings.WEBHOOK_MAX_BYTES, 65536)
+    if needed <= settings.MAX_REQUEST_BYTES and settings.DATA_UPLOAD_MAX_NUMBER_FIELDS >= settings.BULK_LIMIT + 100:
+        return []
+    return _error(
+        65,
+        "MAX_REQUEST_BYTES is too small, or BULK_LIMIT too large for one form.",
+        f"Set MAX_REQUEST_BYTES to {needed} or more, and BULK_LIMIT to at most "
+        f"{settings.DATA_UPLOAD_MAX_NUMBER_FIELDS - 100}.",
+    )
+
+
+def session_cookie_is_bound_to_the_host() -> list[CheckMessage]:
+    """E066: another host of the bank's domain could set a session of its own here, or read ours."""
+    wrong = [
+        name
+        for name in ("SESSION_COOKIE", "CSRF_COOKIE")
+        if getattr(settings, f"{name}_NAME").startswith("__Host-")
+        and (not getattr(settings, f"{name}_SECURE") or getattr(settings, f"{name}_DOMAIN"))
+    ]
+    if not wrong:
+        return []
+    return _error(
+        66,
+        f"{' and '.join(wrong)}: a __Host- cookie needs TLS and no domain; browsers would drop it.",
+        "Leave the cookie's SECURE and DOMAIN settings as they are shipped.",
+    )
+
+
 # --- Database and site -----------------------------------------------------------------------------------------------
 def database_has_no_pool() -> list[CheckMessage]:
     """E014: the pool's threads do not survive the worker's fork: most tasks were lost."""
@@ -489,6 +591,14 @@ CHECKS: Sequence[Check] = (
     mail_leaves_the_machine,
     mails_can_link,
     somebody_hears_of_cases,
+    lock_out_makes_sense,
+    session_limits_make_sense,
+    identity_provider_is_whole,
+    there_is_a_way_in,
+    second_factor_is_required,
+    proxies_are_counted,
+    body_limit_makes_sense,
+    session_cookie_is_bound_to_the_host,
 )
 ARITHMETIC: Sequence[Check] = (
     http_timeouts_fit_the_task,

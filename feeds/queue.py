@@ -46,6 +46,7 @@ SCHEDULES = (
     Scheduled("Remind of callouts", "feeds.tasks.remind_of_callouts", minutes=60),
     Scheduled("Prune mails", "feeds.tasks.prune_mails", minutes=24 * 60),
     Scheduled("Prune webhooks", PRUNE_WEBHOOKS, minutes=24 * 60),
+    Scheduled("Tidy sign-in", "feeds.tasks.tidy_sign_in", minutes=60),
     Scheduled("Prune finished tasks", "feeds.tasks.prune_finished_tasks", minutes=24 * 60),
 )
 

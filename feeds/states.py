@@ -712,3 +712,14 @@ class FrenchRule(models.TextChoices):
     BOTH = "both", _("Both languages or neither, field by field")
     REQUIRED = "required", _("French wherever there is English")
     OPTIONAL = "optional", _("French where somebody wrote it")
+
+
+SIGN_IN_LOCKED = Meaning(
+    _("Locked"),
+    Tone.BAD,
+    _("Too many failed tries: this name cannot sign in from this address for now."),
+    _("It opens by itself; unlock it once you know that it was the person who tried."),
+)
+SIGN_IN_COUNTING = Meaning(
+    _("Counting"), Tone.WAITING, _("Some tries failed, fewer than lock the sign-in."), _("Nothing to do.")
+)

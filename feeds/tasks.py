@@ -20,9 +20,11 @@ from feeds.services import (
     health,
     inbox,
     links,
+    lockouts,
     notifications,
     onboarding,
     outbox,
+    second_factors,
     sync,
 )
 
@@ -148,3 +150,9 @@ def retry_batch(batch_id: str, after: int, user_id: int, actor_name: str, source
 def prune_finished_tasks() -> str:
     """Keep the queue's own records short."""
     return f"{queue.prune_finished(older_than=timedelta(days=7))} deleted"
+
+
+@task
+def tidy_sign_in() -> str:
+    """Forget failed sign-ins and sessions that are over; seal second factors with today's key."""
+    return f"{lockouts.prune()} deleted, {second_factors.reseal()} sealed again"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from django.conf import settings as django_settings
+from django.core.cache import cache
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 from pytest_django.fixtures import Settings
@@ -49,6 +50,7 @@ def _quick_and_apart(settings: Settings, tmp_path: Path) -> None:
     settings.ONBOARDING_RETRY_BASE_SECONDS = 0.0
     settings.VAR_DIR = tmp_path
     settings.CODAT_CALLS_PER_MINUTE = 100_000
+    cache.clear()  # rate limits of signing in
 
 
 @pytest.fixture

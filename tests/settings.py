@@ -14,3 +14,5 @@ PRODUCT_FOUR_EYES = FOUR_EYES  # noqa: F405
 FOUR_EYES: list[str] = []
 
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+# Emptied before each test, which the table of the database is not.
+CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}

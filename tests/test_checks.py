@@ -31,8 +31,14 @@ PRODUCTION: dict[str, Any] = {
     "EMAIL_BACKEND": "django.core.mail.backends.smtp.EmailBackend",
     "SITE_URL": "https://feeds.bank.example",
     "CASE_NOTIFY_TO": ["support@bank.example"],
+    "REQUIRE_SECOND_FACTOR": True,
     "DATABASES": {"default": {"ENGINE": "django.db.backends.postgresql", "OPTIONS": {}}},
     "CODAT_PORTAL_URL": "https://app.codat.io",
+}
+PROVIDER: dict[str, Any] = {
+    "OIDC_ISSUER": "https://id.bank.example",
+    "OIDC_CLIENT_ID": "backoffice",
+    "OIDC_CLIENT_SECRET": "an invented secret",
 }
 DEVELOPMENT: dict[str, Any] = {
     "IS_PRODUCTION": False,
@@ -68,6 +74,10 @@ def test_a_sound_production_is_not_complained_about() -> None:
 
 def test_the_stand_in_on_this_machine_is_not_complained_about() -> None:
     assert found(**DEVELOPMENT) == []
+
+
+def test_an_identity_provider_may_replace_passwords() -> None:
+    assert found(**PRODUCTION | PROVIDER | {"PASSWORD_SIGN_IN": False}) == []
 
 
 def test_put_and_v1_are_allowed_as_the_guide_has_them() -> None:
@@ -141,6 +151,21 @@ WHOLE_HEADER = base64.b64encode(b"an-invented-key-that-was-encoded-already").dec
         ("feeds.W001", {"DATABASES": {"default": {"ENGINE": "django.db.backends.sqlite3", "OPTIONS": {}}}}),
         ("feeds.W003", {"WEBHOOK_SECRETS": []}),
         ("feeds.W002", {"EMAIL_BACKEND": "django.core.mail.backends.console.EmailBackend"}),
+        ("feeds.E060", {"LOGIN_FAILURE_LIMIT": 0}),
+        ("feeds.E060", {"LOGIN_FAILURE_LIMIT": 1000}),
+        ("feeds.E060", {"LOGIN_LOCK_MINUTES": 0}),
+        ("feeds.E061", {"SESSION_IDLE_MINUTES": 1}),
+        ("feeds.E061", {"SESSION_IDLE_MINUTES": 800}),
+        ("feeds.E061", {"SESSION_ABSOLUTE_HOURS": 48}),
+        ("feeds.E062", {"OIDC_ISSUER": "https://id.bank.example"}),
+        ("feeds.E062", {**PROVIDER, "OIDC_ISSUER": "http://id.bank.example"}),
+        ("feeds.E063", {"PASSWORD_SIGN_IN": False}),
+        ("feeds.E064", {"TRUSTED_PROXY_COUNT": -1}),
+        ("feeds.E065", {"MAX_REQUEST_BYTES": 1000}),
+        ("feeds.E065", {"BULK_LIMIT": 5000}),
+        ("feeds.E066", {"SESSION_COOKIE_NAME": "__Host-sessionid", "SESSION_COOKIE_SECURE": False}),
+        ("feeds.W060", {"REQUIRE_SECOND_FACTOR": False}),
+        ("feeds.W061", {"SECURE_PROXY_SSL_HEADER": ("HTTP_X_FORWARDED_PROTO", "https")}),
     ],
 )
 def test_a_bad_setting_is_named_by_its_id_and_nothing_else_is(expected: str, changes: dict[str, Any]) -> None:

@@ -35,6 +35,7 @@ MAY_DO = {
         "reapply_webhook", "resend_mail", "work_case", "release_incident", "adopt_company", "decide_approval",
         "withdraw_approval",
         "add_calloutversion", "change_calloutversion", "submit_callout", "approve_callout", "publish_callout",
+        "reset_second_factors", "unlock_signinlock",
     },
 }  # fmt: skip
 

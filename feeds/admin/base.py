@@ -26,7 +26,7 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.formats import date_format
 from django.utils.functional import cached_property
-from django.utils.html import format_html
+from django.utils.html import conditional_escape, format_html
 from django.utils.safestring import SafeString
 from django.utils.text import capfirst
 from django.utils.timesince import timesince
@@ -211,7 +211,9 @@ def status_explained(meaning: Meaning) -> SafeString:
 
 def as_of(at: datetime | None) -> SafeString:
     """ "as of <time>" for a mirrored value, in the staff member's zone; "never read" when it never was."""
-    return SafeString(_("never read")) if at is None else format_html(_("as of {}"), moment(at))
+    if at is None:
+        return conditional_escape(_("never read"))
+    return format_html(_("as of {}"), moment(at))
 
 
 def moment(at: datetime | None) -> SafeString:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from django import forms
 from django.contrib import admin, messages
@@ -16,10 +16,10 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from feeds.admin.actions import explained, tell_asked
-from feeds.admin.base import EMPTY, BackOfficeAdmin, MirrorAdmin, time_column, withdraw
+from feeds.admin.actions import ActionsAdmin, Outcome, ReasonForm, explained, object_action, tell_asked
+from feeds.admin.base import EMPTY, MirrorAdmin, person, time_column, withdraw
 from feeds.audit import current_actor
-from feeds.services import approvals, people
+from feeds.services import approvals, people, second_factors
 from feeds.services.errors import Refused
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class UserForm(_StockUserForm):
 
 
 @admin.register(User)
-class UserAdmin(BackOfficeAdmin[User], _StockUserAdmin):
+class UserAdmin(ActionsAdmin[User], _StockUserAdmin):
     """People and their roles. Rights come from roles only, so that the list of who may do what is short."""
 
     form = UserForm
@@ -93,11 +93,12 @@ class UserAdmin(BackOfficeAdmin[User], _StockUserAdmin):
         (None, {"fields": ("username", "password")}),
         (gettext_lazy("Person"), {"fields": ("first_name", "last_name", "email")}),
         (gettext_lazy("Role"), {"fields": ("is_active", "is_staff", "is_superuser", "groups")}),
-        (gettext_lazy("Dates"), {"fields": ("last_login", "date_joined")}),
+        (gettext_lazy("Sign-in"), {"fields": ("second_factors", "last_login", "date_joined")}),
     )
-    readonly_fields = ("last_login", "date_joined")
+    readonly_fields = ("second_factors", "last_login", "date_joined")
     # A handful of roles are boxes to tick: the stock pair of lists is not accessible.
     filter_horizontal = ()
+    change_form_template = "admin/feeds/change_form.html"
 
     signed_in = time_column("last_login", gettext_lazy("last sign-in"))
 
@@ -163,6 +164,30 @@ class UserAdmin(BackOfficeAdmin[User], _StockUserAdmin):
             messages.error(request, format_html("{} {}", _("The role was not changed."), explained(error)))
         else:
             tell_asked(request, approval)
+
+    @object_action(
+        "reset-second-factors",
+        gettext_lazy("Reset second factors"),
+        permission="feeds.reset_second_factors",
+        form=ReasonForm,
+        dangerous=True,
+        consequences=lambda user: [
+            _("%(name)s loses: %(factors)s.")
+            % {"name": person(user), "factors": ", ".join(second_factors.names_of(user)) or _("nothing")},
+            _("%s is signed out everywhere.") % person(user),
+            _("The password alone opens the door then, where everybody must have a second factor only to set up a new "
+              "one. Make sure that it is really they who ask, by voice or in person."),
+        ],
+    )  # fmt: skip
+    def reset_second_factors(self, request: HttpRequest, user: User, data: dict[str, Any]) -> Outcome:
+        if not self.has_change_permission(request, user):
+            raise Refused(_("A superuser's second factors are reset by superusers only."))
+        second_factors.reset(user, by=cast(User, request.user), reason=data["reason"])
+        return _("%s has no second factor any more, and is signed out.") % person(user)
+
+    @admin.display(description=gettext_lazy("second factors"))
+    def second_factors(self, user: User) -> str:
+        return ", ".join(second_factors.names_of(user)) or _("none")
 
     @admin.display(description=gettext_lazy("name"))
     def full_name(self, user: User) -> str:

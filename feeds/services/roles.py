@@ -73,7 +73,15 @@ _SEE_THE_SYSTEM = frozenset(
 )
 _WATCH_OPERATIONS = frozenset({"feeds.view_operations_page"})
 _SEE_USERS = frozenset({"auth.view_user", "auth.view_group"})
-_MANAGE_USERS = frozenset({"auth.add_user", "auth.change_user"})
+_MANAGE_USERS = frozenset(
+    {
+        "auth.add_user",
+        "auth.change_user",
+        "feeds.reset_second_factors",
+        "feeds.unlock_signinlock",
+        "feeds.view_signinlock",
+    }
+)
 
 ROLES: dict[str, frozenset[str]] = {
     RELATIONSHIP_MANAGERS: (
@@ -86,6 +94,7 @@ ROLES: dict[str, frozenset[str]] = {
     # Auditors see who did what, and neither change anything nor see a link or a whole account number.
     COMPLIANCE_AUDITORS: (
         _SEE_CUSTOMERS | _SEE_CALLOUTS | _SEE_CASES | _SEE_DRIFT | _SEE_THE_SYSTEM | _SEE_USERS | _SEE_APPROVALS
+        | {"feeds.view_signinlock"}
     ),
     ADMINISTRATORS: (
         _SEE_CUSTOMERS | _HAND_OVER_LINKS | _ONBOARD | _REPAIR | _WORK_CASES | _SEE_THE_SYSTEM | _SEE_USERS

@@ -189,7 +189,7 @@ class TestSite:
         assert named["Customers"] == {"Company", "Batch", "CalloutVersion"}
         assert named["Codat"] == {"Connection", "SourceAccount", "Operation", "WebhookEvent"}
         assert named["History"] == {"AuditEntry"}
-        assert named["People"] == {"User", "Group"}
+        assert named["People"] == {"User", "Group", "SignInLock"}
 
     def test_a_group_with_nothing_to_see_is_left_out(self) -> None:
         page = show(member(RELATIONSHIP_MANAGERS))

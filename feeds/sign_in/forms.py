@@ -1,0 +1,50 @@
+"""allauth's forms with our words; what they check is theirs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from allauth.account.forms import LoginForm as StockLoginForm
+from allauth.mfa.base.forms import AuthenticateForm as StockCodeForm
+from allauth.mfa.webauthn.forms import AddWebAuthnForm
+from django.utils.translation import gettext_lazy
+
+
+class LoginForm(StockLoginForm):  # type: ignore[misc]  # the library ships no types
+    """User name and password; there is no link for a forgotten one, because administrators set those."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.fields["password"].help_text = ""
+        for field in self.fields.values():
+            field.widget.attrs.pop("placeholder", None)
+        self.fields["login"].widget.attrs |= {"autocapitalize": "none", "spellcheck": "false"}
+
+    def add_prefix(self, field_name: str) -> str:
+        """As Django's own sign-in form calls it; password managers know that name."""
+        return "username" if field_name == "login" else str(super().add_prefix(field_name))
+
+
+class CodeForm(StockCodeForm):  # type: ignore[misc]
+    """The code of an authenticator app, or a recovery code."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        widget = self.fields["code"].widget
+        widget.attrs.pop("placeholder", None)
+        widget.attrs |= {"autofocus": True, "inputmode": "numeric"}
+
+
+class AddPasskeyForm(AddWebAuthnForm):  # type: ignore[misc]
+    """A name to know the passkey by, and whether it opens the door alone."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.fields["name"].label = gettext_lazy("Name")
+        self.fields["name"].max_length = 60
+        self.fields["name"].help_text = gettext_lazy("To tell it from others, such as “Work phone”.")
+        if "passwordless" in self.fields:
+            self.fields["passwordless"].label = gettext_lazy("Sign in with this passkey alone, without a password")
+            self.fields["passwordless"].help_text = gettext_lazy(
+                "The device then asks for your finger, face or PIN each time."
+            )

@@ -1,0 +1,25 @@
+"""The lock after failed sign-ins, of one name at one address; kept by django-axes."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Mapping
+from typing import Any
+
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse
+from django.template.loader import render_to_string
+
+
+def name_of(request: HttpRequest, credentials: Mapping[str, Any] | None = None) -> str:
+    """The name that was tried, in one spelling: "RM" and "rm" are the same person, and so the same lock."""
+    given = (credentials or {}).get("username") or request.POST.get("username") or ""
+    return unicodedata.normalize("NFKC", str(given)).strip().casefold()[:150].replace("\0", "")
+
+
+def page(
+    request: HttpRequest, _response: HttpResponse | None = None, credentials: Mapping[str, Any] | None = None
+) -> HttpResponse:
+    """What a locked-out person reads: the same whether the name exists, and whether the password was right."""
+    minutes = settings.LOGIN_LOCK_MINUTES
+    return HttpResponse(render_to_string("sign_in/locked.html", {"minutes": minutes}, request), status=429)

@@ -1,0 +1,1 @@
+"""Signing in, as a browser without a person sees it; tests/browser has the person."""
