@@ -114,6 +114,11 @@ CASE_DIGEST_HOUR: int = env.int("CASE_DIGEST_HOUR", default=8)
 INCIDENT_THRESHOLD: int = env.int("INCIDENT_THRESHOLD", default=10)
 INCIDENT_WINDOW_MINUTES: int = env.int("INCIDENT_WINDOW_MINUTES", default=60)
 
+# --- Who sees which customer -----------------------------------------------------------------------------------------
+# Off: a relationship manager sees their own customers, and those of nobody.
+RM_SEES_ALL_CUSTOMERS: bool = env.bool("RM_SEES_ALL_CUSTOMERS", default=False)
+EMERGENCY_ACCESS_HOURS: int = env.int("EMERGENCY_ACCESS_HOURS", default=8)
+
 # --- Four eyes: what a second person has to approve ------------------------------------------------------------------
 FOUR_EYES: list[str] = env.list(
     "FOUR_EYES",

@@ -24,7 +24,7 @@ from django.db.models.signals import pre_save
 from django.http import HttpRequest, HttpResponse
 
 from feeds.banking import mask
-from feeds.models import AuditEntry, Batch, Case, Company, Connection, Incident, Operation, SourceAccount
+from feeds.models import AccessGrant, AuditEntry, Batch, Case, Company, Connection, Incident, Operation, SourceAccount
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +161,7 @@ _AUDITED: dict[type[models.Model], dict[str, Any]] = {
             "times_broken",
         ]
     },
+    AccessGrant: {"include_fields": ["company", "user", "reason", "expires_at", "ended_at", "ended_by_name"]},
     Incident: {"include_fields": ["opened_at", "released_at", "released_by_name", "note"]},
     # Of a password an auditor may know that it was changed, and by whom.
     User: {

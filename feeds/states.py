@@ -447,6 +447,7 @@ class MailKind(models.TextChoices):
     INCIDENT_OPENED = "incident_opened", _("Incident opened")
     INCIDENT_RELEASED = "incident_released", _("Incident released")
     DIGEST = "digest", _("Daily digest")
+    EMERGENCY_ACCESS = "emergency_access", _("Emergency access")
 
 
 class MailState(models.TextChoices):
@@ -496,3 +497,18 @@ def account_is_broken(connection_status: str, account_status: str, *, lost: bool
     if lost or connection_status in BROKEN_CONNECTION_STATUSES:
         return account_status not in (NOT_IN_CODAT, AccountStatus.PENDING)
     return account_status == AccountStatus.DISCONNECTED
+
+
+class AccessState(StrEnum):
+    """How an emergency access stands. It follows from its times, so it is stored nowhere."""
+
+    IN_FORCE = "in_force"
+    EXPIRED = "expired"
+    ENDED = "ended"
+
+
+ACCESS_MEANINGS: dict[AccessState, Meaning] = {
+    AccessState.IN_FORCE: Meaning(_("in force"), Tone.WARNING, _("The person sees and works this customer.")),
+    AccessState.EXPIRED: Meaning(_("expired"), Tone.NEUTRAL, _("Its time is over; it opens nothing.")),
+    AccessState.ENDED: Meaning(_("ended early"), Tone.NEUTRAL, _("Somebody ended it before its time.")),
+}

@@ -16,7 +16,7 @@ MAY_DO = {
     "Relationship managers": {
         "add_company", "change_company", "import_company", "onboard_company", "refresh_company",
         "add_sourceaccount", "change_sourceaccount", "delete_sourceaccount", "reveal_account_number",
-        "rename_sourceaccount", "refresh_link", "reveal_link",
+        "rename_sourceaccount", "refresh_link", "reveal_link", "take_company", "break_glass", "end_accessgrant",
     },
     "Support": {
         "onboard_company", "refresh_company", "refresh_link", "reveal_link", "rename_sourceaccount",
@@ -29,7 +29,7 @@ MAY_DO = {
         "add_sourceaccount", "change_sourceaccount", "delete_sourceaccount", "reveal_account_number",
         "rename_sourceaccount", "disconnect_sourceaccount", "remove_sourceaccount", "refresh_link", "reveal_link",
         "unlink_connection", "generate_credentials", "revoke_credentials", "add_user", "change_user",
-        "reapply_webhook", "work_case", "release_incident", "adopt_company",
+        "reapply_webhook", "work_case", "release_incident", "adopt_company", "reassign_company", "end_accessgrant",
     },
 }  # fmt: skip
 
@@ -52,6 +52,11 @@ def test_every_role_sees_companies_connections_accounts_and_the_ledger(role: str
     user = UserFactory(role=role)
     for model in ("company", "connection", "sourceaccount", "operation", "batch"):
         assert user.has_perm(f"feeds.view_{model}")
+
+
+def test_all_but_relationship_managers_see_every_customer() -> None:
+    readers = {role for role in roles.ROLES if UserFactory(role=role).has_perm("feeds.view_all_companies")}
+    assert readers == set(roles.ROLES) - {"Relationship managers"}
 
 
 def test_the_history_is_for_auditors_and_administrators() -> None:

@@ -1,6 +1,7 @@
 """One module per noun. Fields, constraints, querysets, small predicates: no I/O, no HTTP."""
 
 from feeds.models import lookups  # noqa: F401  # registers itself
+from feeds.models.access_grant import AccessGrant
 from feeds.models.audit_entry import AuditEntry
 from feeds.models.batch import Batch, BatchItem
 from feeds.models.case import Case, CaseEvent, Incident
@@ -17,6 +18,7 @@ from feeds.models.webhook import WebhookEvent
 
 __all__ = [
     "BANK_FEEDS_PLATFORM_KEY",
+    "AccessGrant",
     "AuditEntry",
     "Batch",
     "BatchItem",

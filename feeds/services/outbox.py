@@ -22,7 +22,7 @@ from django.template.loader import render_to_string
 from django.urls import reverse
 from django.utils import timezone
 
-from feeds.models import Case, CaseEvent, Incident, Mail
+from feeds.models import AccessGrant, Case, CaseEvent, Incident, Mail
 from feeds.states import CaseEventKind, MailKind, MailState
 
 log = structlog.get_logger(__name__)
@@ -63,7 +63,7 @@ def put(
     )
 
 
-def page_of(row: Case | Incident) -> str:
+def page_of(row: AccessGrant | Case | Incident) -> str:
     """The address of the row's page in the back office."""
     return settings.SITE_URL + reverse(f"admin:feeds_{row._meta.model_name}_change", args=[row.pk])
 
