@@ -1,6 +1,7 @@
 """One module per screen; `base`, `actions` and `timelines` hold what screens share."""
 
 from feeds.admin import (
+    access_grants,
     batches,
     cases,
     companies,
@@ -17,6 +18,7 @@ from feeds.admin import (
 )
 
 __all__ = [
+    "access_grants",
     "batches",
     "cases",
     "companies",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from django import forms
 from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.contrib.auth.models import User
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.db.models import Count, Prefetch, Q, QuerySet, prefetch_related_objects
 from django.forms.models import BaseInlineFormSet
@@ -29,8 +30,8 @@ from feeds.admin.timelines import timeline_page
 from feeds.audit import current_actor
 from feeds.banking import USUAL_ROUTING_TYPE, Finding, mask
 from feeds.models import Company, Connection, Operation, SourceAccount
+from feeds.services import access, links, onboarding, preflight, sync
 from feeds.services import accounts as account_service
-from feeds.services import links, onboarding, preflight, sync
 from feeds.services.ledger import ACTIVE_ONBOARDING
 from feeds.states import ConnectionStatus, OnboardingState, Text
 
@@ -236,6 +237,13 @@ def cannot_onboard(company: Company) -> Text:
     return ""
 
 
+def has_manager(company: Company) -> Text:
+    """Why it cannot be taken over."""
+    if company.manager is None:
+        return ""
+    return _("%(name)s looks after this company.") % {"name": person(company.manager)}
+
+
 def cannot_retry(company: Company) -> Text:
     """Why Retry has nothing to continue."""
     if company.onboarding_state in (OnboardingState.FAILED, OnboardingState.RETRYING):
@@ -308,7 +316,7 @@ class CompanyAdmin(ActionsAdmin[Company]):
     list_display_links = ("name_and_number",)
     list_select_related = ("manager",)
     list_filter = ("onboarding_state", ManagerFilter, "country", "language")
-    actions = ("onboard_selected",)
+    actions = ("onboard_selected", "take_over_selected")
     # The company itself is what is looked up.
     search_company_path = "pk"
     search_help_text = SEARCH_BY_COMPANY
@@ -366,8 +374,18 @@ class CompanyAdmin(ActionsAdmin[Company]):
 
     # --- Writing ----------------------------------------------------------------------------------------------------
     def get_readonly_fields(self, request: HttpRequest, obj: Company | None = None) -> tuple[str, ...]:
-        """Once the company is in Codat, the number that names it here stays."""
-        return ("customer_number",) if obj and obj.codat_id else ()
+        """Once the company is in Codat, the number that names it here stays; who gives customers away has a right."""
+        fields = ("customer_number",) if obj and obj.codat_id else ()
+        return fields if request.user.has_perm(access.REASSIGN) else (*fields, "manager")
+
+    def get_fieldsets(self, request: HttpRequest, obj: Company | None = None) -> Any:
+        """A new company becomes its maker's, unless they may give it to somebody: then there is a choice to show."""
+        fieldsets = super().get_fieldsets(request, obj)
+        if obj is not None or request.user.has_perm(access.REASSIGN):
+            return fieldsets
+        title, options = fieldsets[0]
+        fields = [field if field != ("manager", "language") else "language" for field in options["fields"]]
+        return [(title, {**options, "fields": fields}), *fieldsets[1:]]
 
     def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
         """Whoever creates a company usually looks after it."""
@@ -407,6 +425,8 @@ class CompanyAdmin(ActionsAdmin[Company]):
         if change:
             obj.save(update_fields=[*form.changed_data, "updated_at"])
         else:
+            if not request.user.has_perm(access.REASSIGN):
+                obj.manager = cast(User, request.user)
             obj.save()
 
     def save_formset(self, request: HttpRequest, form: Any, formset: Any, change: bool) -> None:
@@ -592,6 +612,24 @@ class CompanyAdmin(ActionsAdmin[Company]):
     )
     def refresh_status(self, request: HttpRequest, company: Company, data: dict[str, Any]) -> str:
         return read_from_codat(company)
+
+    @object_action(
+        "take-over",
+        gettext_lazy("Take over"),
+        permission="feeds.take_company",
+        consequences=lambda company: [
+            _("You become the relationship manager of %(company)s.") % {"company": company},
+            _("From then on the other relationship managers no longer see it."),
+        ],
+        unavailable=has_manager,
+    )
+    def take_over(self, request: HttpRequest, company: Company, data: dict[str, Any]) -> str:
+        access.take_over(company, current_actor())
+        return _("You look after %(company)s now.") % {"company": company}
+
+    @list_action(gettext_lazy("Take over selected companies"), permission="feeds.take_company")
+    def take_over_selected(self, request: HttpRequest, companies: list[Company]) -> None:
+        self.for_each(request, companies, lambda company: access.take_over(company, current_actor()))
 
     @list_action(gettext_lazy("Onboard selected companies"), permission="feeds.onboard_company")
     def onboard_selected(self, request: HttpRequest, companies: list[Company]) -> HttpResponse:

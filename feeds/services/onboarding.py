@@ -26,7 +26,7 @@ from feeds import audit, mapping
 from feeds.audit import Actor
 from feeds.codat.errors import CodatError
 from feeds.models import BANK_FEEDS_PLATFORM_KEY, Batch, BatchItem, Company, Connection, Operation
-from feeds.services import gateway, leases, ledger, mirror, polling, preflight, readings
+from feeds.services import access, gateway, leases, ledger, mirror, polling, preflight, readings
 from feeds.services.errors import LeaseLost, Refused
 from feeds.services.ledger import STEP_KINDS
 from feeds.services.steps import PUT, STEPS, Recorder
@@ -108,9 +108,10 @@ def request_many(companies: Sequence[Company], *, label: str, actor: Actor) -> B
 
 
 def retry_failed(batch: Batch, *, actor: Actor) -> int:
-    """Continue the companies of a batch that wait for a person; how many were accepted."""
+    """Continue the companies of a batch that wait for a person and that `actor` sees; how many were accepted."""
     accepted = 0
-    for company in Company.objects.filter(batch_items__batch=batch, onboarding_state=OnboardingState.FAILED):
+    seen = access.companies_of(actor)
+    for company in seen.filter(batch_items__batch=batch, onboarding_state=OnboardingState.FAILED):
         try:
             request(company, actor=actor)
         except Refused:
@@ -377,13 +378,16 @@ class BatchProgress:
         return self.done + self.failed + self.waiting
 
 
-def batch_progress(batch: Batch) -> BatchProgress:
-    """Count the companies of a batch by what became of them. One query."""
-    state = "companies__onboarding_state"
-    counts = Batch.objects.filter(pk=batch.pk).aggregate(
-        total=Count("companies"),
-        done=Count("companies", filter=Q(**{f"{state}__in": FINAL_STATES})),
-        failed=Count("companies", filter=Q(**{state: OnboardingState.FAILED})),
+def batch_progress(batch: Batch, actor: Actor) -> BatchProgress:
+    """Count the companies of a batch that `actor` sees by what became of them. One query."""
+    counts = (
+        access.companies_of(actor)
+        .filter(batch_items__batch=batch)
+        .aggregate(
+            total=Count("pk"),
+            done=Count("pk", filter=Q(onboarding_state__in=FINAL_STATES)),
+            failed=Count("pk", filter=Q(onboarding_state=OnboardingState.FAILED)),
+        )
     )
     waiting = counts["total"] - counts["done"] - counts["failed"]
     return BatchProgress(done=counts["done"], failed=counts["failed"], waiting=waiting)
