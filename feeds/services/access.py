@@ -42,7 +42,10 @@ def sees_all(user: Person) -> bool:
 
 
 def visible_companies(user: Person) -> CompanyQuerySet:
-    """The companies that `user` sees. A queryset: nothing is read yet, and it can stand inside another query."""
+    """The companies that `user` sees, as of now: keep the queryset no longer than one request.
+
+    It can stand inside another query. One query tells which emergency accesses are in force; none for who sees all.
+    """
     companies = cast(CompanyQuerySet, Company.objects.all())
     return companies if sees_all(user) else companies.filter(_seen_by(user))
 
@@ -56,7 +59,7 @@ def scope(queryset: QuerySet[M], user: Person, path: str = "company") -> QuerySe
     """The rows of `queryset` whose company `user` sees. `path` leads there ("company", "case__company"; "pk" if the
     rows are companies). Rows that belong to no company are for who sees all.
 
-    One subquery on the company's index, whatever the table; nothing is added for who sees all.
+    One subquery on the companies' index by manager, whatever the table; nothing is added for who sees all.
     """
     if sees_all(user):
         return queryset
@@ -92,9 +95,12 @@ def grant_in_use(user: Person, company_id: int) -> AccessGrant | None:
 
 
 def _seen_by(user: Person) -> Q:
-    # Asked by the clock, so that an access ends at its second whether or not anything runs then.
-    opened = AccessGrant.objects.in_force(timezone.now()).filter(user=user.pk).order_by().values("company")
-    return Q(manager=user.pk) | Q(manager__isnull=True) | Q(pk__in=opened)
+    # Asked by the clock, so that an access ends at its second whether or not anything runs then. Read first, a handful
+    # of keys: as a subquery in an OR they make PostgreSQL read the whole table (1.3 s at a million companies).
+    opened = AccessGrant.objects.in_force(timezone.now()).filter(user=user.pk).order_by()
+    seen = Q(manager=user.pk) | Q(manager__isnull=True)
+    keys = list(opened.values_list("company", flat=True))
+    return seen | Q(pk__in=keys) if keys else seen
 
 
 # --- Whose customer it is --------------------------------------------------------------------------------------------
