@@ -376,15 +376,16 @@ class CompanyAdmin(ActionsAdmin[Company]):
     def get_readonly_fields(self, request: HttpRequest, obj: Company | None = None) -> tuple[str, ...]:
         """Once the company is in Codat, the number that names it here stays; who gives customers away has a right."""
         fields = ("customer_number",) if obj and obj.codat_id else ()
-        return fields if request.user.has_perm(access.REASSIGN) else (*fields, "manager")
+        return fields if request.user.has_perm(access.REASSIGN) else (*fields, "manager_name")
 
     def get_fieldsets(self, request: HttpRequest, obj: Company | None = None) -> Any:
-        """A new company becomes its maker's, unless they may give it to somebody: then there is a choice to show."""
+        """Who may not give customers away reads the manager's name; a new company becomes its maker's."""
         fieldsets = super().get_fieldsets(request, obj)
-        if obj is not None or request.user.has_perm(access.REASSIGN):
+        if request.user.has_perm(access.REASSIGN):
             return fieldsets
+        shown: Any = "language" if obj is None else ("manager_name", "language")
         title, options = fieldsets[0]
-        fields = [field if field != ("manager", "language") else "language" for field in options["fields"]]
+        fields = [shown if field == ("manager", "language") else field for field in options["fields"]]
         return [(title, {**options, "fields": fields}), *fieldsets[1:]]
 
     def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:

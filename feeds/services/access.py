@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
-from typing import TypeVar, cast
+from typing import TypeVar
 
 from django.conf import settings
 from django.contrib.auth.base_user import AbstractBaseUser
@@ -46,13 +46,13 @@ def visible_companies(user: Person) -> CompanyQuerySet:
 
     It can stand inside another query. One query tells which emergency accesses are in force; none for who sees all.
     """
-    companies = cast(CompanyQuerySet, Company.objects.all())
+    companies = Company.objects.all()
     return companies if sees_all(user) else companies.filter(_seen_by(user))
 
 
 def companies_of(actor: Actor) -> CompanyQuerySet:
     """As `visible_companies`, of whoever acts. A part of the system that acts by itself sees all of them."""
-    return cast(CompanyQuerySet, Company.objects.all()) if actor.user is None else visible_companies(actor.user)
+    return Company.objects.all() if actor.user is None else visible_companies(actor.user)
 
 
 def scope(queryset: QuerySet[M], user: Person, path: str = "company") -> QuerySet[M]:

@@ -318,7 +318,9 @@ class TestGivingAway:
 
     def test_a_manager_neither_gives_away_nor_takes(self, staff: Client, robin: User, rosa: User) -> None:
         company = CompanyFactory(manager=robin)
-        assert 'name="manager"' not in staff.get(page_of(company)).content.decode()
+        page = staff.get(page_of(company)).content.decode()
+        assert 'name="manager"' not in page
+        assert '<div class="readonly">Robin Hall</div>' in page
         staff.post(page_of(company), self.form(company, rosa))
         company.refresh_from_db()
         assert company.manager == robin
