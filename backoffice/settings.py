@@ -127,6 +127,11 @@ CALLOUT_FRENCH: str = env.str("CALLOUT_FRENCH", default="both")
 CALLOUT_REMIND_DAYS: int = env.int("CALLOUT_REMIND_DAYS", default=2)
 CALLOUT_NOTIFY_TO: list[str] = env.list("CALLOUT_NOTIFY_TO", default=[])
 
+# --- Who sees which customer -----------------------------------------------------------------------------------------
+# Off: a relationship manager sees their own customers, and those of nobody.
+RM_SEES_ALL_CUSTOMERS: bool = env.bool("RM_SEES_ALL_CUSTOMERS", default=False)
+EMERGENCY_ACCESS_HOURS: int = env.int("EMERGENCY_ACCESS_HOURS", default=8)
+
 # --- Four eyes: what a second person has to approve ------------------------------------------------------------------
 FOUR_EYES: list[str] = env.list(
     "FOUR_EYES",

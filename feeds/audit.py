@@ -25,6 +25,7 @@ from django.http import HttpRequest, HttpResponse
 
 from feeds.banking import mask
 from feeds.models import (
+    AccessGrant,
     Approval,
     AuditEntry,
     Batch,
@@ -185,6 +186,7 @@ _AUDITED: dict[type[models.Model], dict[str, Any]] = {
             "expires_at", "state", "decided_by_name", "comment", "operation", "outcome",
         ]
     },
+    AccessGrant: {"include_fields": ["company", "user", "reason", "expires_at", "ended_at", "ended_by_name"]},
     Incident: {"include_fields": ["opened_at", "released_at", "released_by_name", "note"]},
     # Of a password an auditor may know that it was changed, and by whom.
     User: {

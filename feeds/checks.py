@@ -28,6 +28,7 @@ SIGNING_PREFIX = "whsec_"
 SHORTEST_SECRET_KEY = 50
 """Django's own generator makes 50 characters, and its deployment check asks for as many."""
 SHORTEST_METRICS_TOKEN = 32
+LONGEST_EMERGENCY_HOURS = 72
 WORKER_OVERHEAD_SECONDS = 3
 """Measured: what a task may take beyond its timeout before its worker is replaced."""
 
@@ -497,6 +498,18 @@ def session_cookie_is_bound_to_the_host() -> list[CheckMessage]:
     )
 
 
+# --- Who sees which customer ------------------------------------------------------------------------------------------
+def emergency_access_ends_soon() -> list[CheckMessage]:
+    """E050: an access of no hours opens nothing, and one of weeks is no emergency."""
+    if 1 <= settings.EMERGENCY_ACCESS_HOURS <= LONGEST_EMERGENCY_HOURS:
+        return []
+    return _error(
+        50,
+        f"EMERGENCY_ACCESS_HOURS is {settings.EMERGENCY_ACCESS_HOURS}.",
+        f"Set it to whole hours from 1 to {LONGEST_EMERGENCY_HOURS}; a working day is 8.",
+    )
+
+
 # --- Database and site -----------------------------------------------------------------------------------------------
 def database_has_no_pool() -> list[CheckMessage]:
     """E014: the pool's threads do not survive the worker's fork: most tasks were lost."""
@@ -579,6 +592,7 @@ CHECKS: Sequence[Check] = (
     due_hours_are_three,
     digest_hour_is_an_hour,
     webhooks_are_kept_for_a_while,
+    emergency_access_ends_soon,
     poll_settings_make_sense,
     callout_french_is_known,
     portal_url_is_encrypted,

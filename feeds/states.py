@@ -459,6 +459,7 @@ class MailKind(models.TextChoices):
     CALLOUT_REMINDER = "callout_reminder", _("Callout not published")
     APPROVAL_ASKED = "approval_asked", _("Approval asked for")
     APPROVAL_DECIDED = "approval_decided", _("Approval decided")
+    EMERGENCY_ACCESS = "emergency_access", _("Emergency access")
 
 
 class MailState(models.TextChoices):
@@ -723,3 +724,18 @@ SIGN_IN_LOCKED = Meaning(
 SIGN_IN_COUNTING = Meaning(
     _("Counting"), Tone.WAITING, _("Some tries failed, fewer than lock the sign-in."), _("Nothing to do.")
 )
+
+
+class AccessState(StrEnum):
+    """How an emergency access stands. It follows from its times, so it is stored nowhere."""
+
+    IN_FORCE = "in_force"
+    EXPIRED = "expired"
+    ENDED = "ended"
+
+
+ACCESS_MEANINGS: dict[AccessState, Meaning] = {
+    AccessState.IN_FORCE: Meaning(_("in force"), Tone.WARNING, _("The person sees and works this customer.")),
+    AccessState.EXPIRED: Meaning(_("expired"), Tone.NEUTRAL, _("Its time is over; it opens nothing.")),
+    AccessState.ENDED: Meaning(_("ended early"), Tone.NEUTRAL, _("Somebody ended it before its time.")),
+}

@@ -14,6 +14,7 @@ from django.utils import timezone
 from factory.django import DjangoModelFactory
 
 from feeds.models import (
+    AccessGrant,
     Approval,
     Batch,
     CalloutVersion,
@@ -261,6 +262,19 @@ class CaseEventFactory(DjangoModelFactory[CaseEvent]):
     text = "Left a message."
     actor_name = "Robin Staff"
     at = factory.LazyFunction(timezone.now)
+
+
+class AccessGrantFactory(DjangoModelFactory[AccessGrant]):
+    """An emergency access to another manager's customer, in force for some hours."""
+
+    class Meta:
+        model = AccessGrant
+
+    company = factory.SubFactory(CompanyFactory, manager=factory.SubFactory(UserFactory))
+    user = factory.SubFactory(UserFactory)
+    user_name = factory.LazyAttribute(lambda grant: grant.user.get_full_name())
+    reason = "The manager is away and the customer waits."
+    expires_at = factory.LazyFunction(lambda: timezone.now() + timedelta(hours=8))
 
 
 class DriftReportFactory(DjangoModelFactory[DriftReport]):

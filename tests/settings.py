@@ -6,6 +6,8 @@ os.environ["ENVIRONMENT"] = "test"
 os.environ["CODAT_SANDBOX"] = "true"
 os.environ["CODAT_BASE_URL"] = "http://localhost:9"  # the discard port: a test that forgot the stand-in is refused
 os.environ["CODAT_API_KEY"] = "no-such-key"
+# Most tests are not about whose customer it is. Those that are set it to what production has: off.
+os.environ["RM_SEES_ALL_CUSTOMERS"] = "true"
 
 from backoffice.settings import *  # noqa: E402, F403
 

@@ -131,6 +131,8 @@ WHOLE_HEADER = base64.b64encode(b"an-invented-key-that-was-encoded-already").dec
         ("feeds.E026", {"CASE_DUE_HOURS": [24, 4, 72]}),
         ("feeds.E026", {"CASE_DUE_HOURS": [4, 24]}),
         ("feeds.E027", {"CASE_DIGEST_HOUR": 24}),
+        ("feeds.E050", {"EMERGENCY_ACCESS_HOURS": 0}),
+        ("feeds.E050", {"EMERGENCY_ACCESS_HOURS": 73}),
         ("feeds.W004", {"SITE_URL": "http://feeds.bank.example"}),
         ("feeds.W005", {"CASE_NOTIFY_TO": []}),
         ("feeds.E018", {"WEBHOOK_SECRETS": ["aW52ZW50ZWQgc2VjcmV0"]}),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from io import StringIO
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,9 +16,10 @@ from django_q.models import Schedule
 from feeds import queue
 from feeds.audit import Actor
 from feeds.models import AuditEntry, Company
-from feeds.services import demo, roles
+from feeds.services import access, demo, import_files, imports, roles
 from feeds.services.errors import Refused
 
+ROOT = Path(__file__).resolve().parent.parent
 pytestmark = pytest.mark.django_db
 
 
@@ -119,3 +121,16 @@ def test_leaving_the_stand_in_for_a_trial_is_possible_but_said(settings: Any) ->
     settings.CODAT_SANDBOX = False
     _out, err = setup()
     assert "Demo users can sign in here" in err
+
+
+def test_rm_sees_the_demo_customer_and_what_an_import_brings_and_rm2_not_the_first(settings: Any) -> None:
+    settings.RM_SEES_ALL_CUSTOMERS = False
+    setup()
+    imports.store(import_files.parse(ROOT / "docs" / "sample" / "companies.csv"), actor=Actor.service("command line"))
+    seen = {
+        name: set(access.visible_companies(User.objects.get(username=name)).values_list("legal_name", flat=True))
+        for name in ("rm", "rm2")
+    }
+    assert {"Harbor Light Bicycles LLC", "Maple & Pine Bakery, Inc."} <= seen["rm"]
+    assert "Maple & Pine Bakery, Inc." in seen["rm2"]
+    assert "Harbor Light Bicycles LLC" not in seen["rm2"]

@@ -18,6 +18,7 @@ MAY_DO = {
         "add_sourceaccount", "change_sourceaccount", "delete_sourceaccount", "reveal_account_number",
         "rename_sourceaccount", "refresh_link", "reveal_link", "decide_approval", "withdraw_approval",
         "add_calloutversion", "change_calloutversion", "submit_callout", "approve_callout", "publish_callout",
+        "take_company", "break_glass", "end_accessgrant",
     },
     "Support": {
         "onboard_company", "refresh_company", "refresh_link", "reveal_link", "rename_sourceaccount",
@@ -35,7 +36,7 @@ MAY_DO = {
         "reapply_webhook", "resend_mail", "work_case", "release_incident", "adopt_company", "decide_approval",
         "withdraw_approval",
         "add_calloutversion", "change_calloutversion", "submit_callout", "approve_callout", "publish_callout",
-        "reset_second_factors", "unlock_signinlock",
+        "reset_second_factors", "unlock_signinlock", "reassign_company", "end_accessgrant",
     },
 }  # fmt: skip
 
@@ -58,6 +59,11 @@ def test_every_role_sees_companies_connections_accounts_and_the_ledger(role: str
     user = UserFactory(role=role)
     for model in ("company", "connection", "sourceaccount", "operation", "batch", "calloutversion"):
         assert user.has_perm(f"feeds.view_{model}")
+
+
+def test_all_but_relationship_managers_see_every_customer() -> None:
+    readers = {role for role in roles.ROLES if UserFactory(role=role).has_perm("feeds.view_all_companies")}
+    assert readers == set(roles.ROLES) - {"Relationship managers"}
 
 
 def test_the_history_is_for_auditors_and_administrators() -> None:

@@ -1,6 +1,7 @@
 """One module per screen; `base`, `actions` and `timelines` hold what screens share."""
 
 from feeds.admin import (
+    access_grants,
     approvals,
     batches,
     callouts,
@@ -22,6 +23,7 @@ from feeds.admin import (
 
 __all__ = [
     "approvals",
+    "access_grants",
     "batches",
     "callouts",
     "cases",

@@ -34,6 +34,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from feeds.models import Company
+from feeds.services import access
 from feeds.states import Meaning, Text
 
 M = TypeVar("M", bound=Model)
@@ -99,6 +100,38 @@ class BackOfficeAdmin(_StockAdmin[M]):
     """Path to the company ("company"), to search by customer number, Codat id or the start of its legal name."""
     search_company_limit: ClassVar[int] = 200
 
+    company_path: ClassVar[str] = ""
+    """Path to the company whose manager may see the row; `search_company_path` unless it is said here."""
+    of_all_customers: ClassVar[bool] = False
+    """Whether the screen tells of all customers together, and so is closed to who sees only their own."""
+
+    # --- Whose customers ------------------------------------------------------------------------------------------
+    def visible_to(self, request: HttpRequest, queryset: QuerySet[M]) -> QuerySet[M]:
+        """The rows of `queryset` that the signed-in person may know of."""
+        path = self.company_path or self.search_company_path
+        return access.scope(queryset, request.user, path) if path else queryset
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[M]:
+        """What list, search, object pages and actions choose from. Another manager's row is as if it were not there."""
+        return self.visible_to(request, super().get_queryset(request))
+
+    def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> M | None:
+        """The object; the page's banner is told when an emergency access alone opens it."""
+        obj = super().get_object(request, object_id, from_field)
+        path = self.company_path or self.search_company_path
+        if obj is not None and path:
+            company_id = obj.pk if path == "pk" else getattr(obj, f"{path}_id")
+            grant = access.grant_in_use(request.user, company_id) if company_id else None
+            request.emergency_access = grant  # type: ignore[attr-defined]  # for the banner, on whatever page follows
+        return obj
+
+    def has_view_permission(self, request: HttpRequest, obj: M | None = None) -> bool:
+        """By right; a screen of all customers together also needs the right to see them all."""
+        if self.of_all_customers and not access.sees_all(request.user):
+            return False
+        return super().has_view_permission(request, obj)
+
+    # --- The list -------------------------------------------------------------------------------------------------
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         """The stock list, titled by what it lists."""
         title = capfirst(self.opts.verbose_name_plural)
@@ -122,18 +155,22 @@ class BackOfficeAdmin(_StockAdmin[M]):
         for field in self.search_exact:
             match |= Q(**{field: term})
         if self.search_company_path:
-            match |= Q(**{f"{self.search_company_path}__in": self.company_ids(term)})
+            match |= Q(**{f"{self.search_company_path}__in": self.company_ids(request, term)})
         return queryset.filter(match), False
 
-    def company_ids(self, term: str) -> list[int]:
-        """Primary keys of the companies a search term finds, newest first, at most `search_company_limit`."""
+    def company_ids(self, request: HttpRequest, term: str) -> list[int]:
+        """Primary keys of the companies a search term finds, newest first, at most `search_company_limit`.
+
+        Only of those the person sees: with others among them, the limit would hide their own.
+        """
+        companies = access.visible_companies(request.user)
         # One by one: each is answered by an index of its own, and joined by OR they would walk the table.
         for match in (
             Q(customer_number=term),
             Q(codat_id=term) & ~Q(codat_id=""),  # as the condition of the index has it
             Q(legal_name__istartswith=term),
         ):
-            found = Company.objects.filter(match).order_by("-id").values_list("pk", flat=True)
+            found = companies.filter(match).order_by("-id").values_list("pk", flat=True)
             if ids := list(found[: self.search_company_limit]):
                 return ids
         return []

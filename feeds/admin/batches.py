@@ -6,7 +6,7 @@ from typing import Any
 
 from django.contrib import admin
 from django.core.exceptions import PermissionDenied
-from django.db.models import Case, IntegerField, Value, When
+from django.db.models import Case, IntegerField, QuerySet, Value, When
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.urls import URLPattern, path
@@ -18,8 +18,8 @@ from feeds.admin.actions import ActionsAdmin, object_action
 from feeds.admin.base import MirrorAdmin, moment
 from feeds.admin.companies import REFRESH_MS
 from feeds.audit import current_actor
-from feeds.models import Batch, Company
-from feeds.services import onboarding
+from feeds.models import Batch
+from feeds.services import access, onboarding
 from feeds.states import OnboardingState, Text
 
 ROWS = 200
@@ -28,11 +28,11 @@ ROWS = 200
 
 def nothing_failed(batch: Batch) -> Text:
     """Why there is nothing to retry."""
-    return "" if onboarding.batch_progress(batch).failed else _("No company of this batch has failed.")
+    return "" if onboarding.batch_progress(batch, current_actor()).failed else _("No company of this batch has failed.")
 
 
 def _retry_consequences(batch: Batch) -> list[Text]:
-    count = onboarding.batch_progress(batch).failed
+    count = onboarding.batch_progress(batch, current_actor()).failed
     text = ngettext("%(count)d company is tried again.", "%(count)d companies are tried again.", count)
     return [
         text % {"count": count},
@@ -46,6 +46,10 @@ class BatchAdmin(ActionsAdmin[Batch], MirrorAdmin[Batch]):
 
     list_display = ("label", "requested_by_name", "source", "asked")
     fields = readonly_fields = ("label",)
+
+    def visible_to(self, request: HttpRequest, queryset: QuerySet[Batch]) -> QuerySet[Batch]:
+        """Those the person asked for, or all."""
+        return access.visible_batches(request.user, queryset)
 
     class Media:
         js = ("feeds/progress.js",)
@@ -84,14 +88,16 @@ class BatchAdmin(ActionsAdmin[Batch], MirrorAdmin[Batch]):
 
     def _panel(self, request: HttpRequest, batch: Batch) -> dict[str, Any]:
         """What `admin/feeds/batch/progress.html` renders."""
-        progress = onboarding.batch_progress(batch)
+        progress = onboarding.batch_progress(batch, current_actor())
         needs_person_first = Case(
             When(onboarding_state=OnboardingState.FAILED, then=Value(0)),
             When(onboarding_state__in=onboarding.SETTLED_STATES, then=Value(2)),
             default=Value(1),
             output_field=IntegerField(),
         )
-        companies = Company.objects.filter(batch_items__batch=batch).order_by(needs_person_first, "pk")
+        # One of them may have become another manager's since.
+        seen = access.companies_of(current_actor())
+        companies = seen.filter(batch_items__batch=batch).order_by(needs_person_first, "pk")
         return {
             "batch": batch,
             "progress": progress,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from django import forms
 from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.contrib.auth.models import User
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.db.models import Count, Prefetch, Q, QuerySet, prefetch_related_objects
 from django.forms.models import BaseInlineFormSet
@@ -29,9 +30,9 @@ from feeds.admin.timelines import timeline_page
 from feeds.audit import current_actor
 from feeds.banking import USUAL_ROUTING_TYPE, Finding, mask
 from feeds.models import Company, Connection, Operation, SourceAccount
+from feeds.services import access, link_need, links, onboarding, preflight, sync
 from feeds.services import accounts as account_service
 from feeds.services import companies as company_service
-from feeds.services import link_need, links, onboarding, preflight, sync
 from feeds.services.ledger import ACTIVE_ONBOARDING
 from feeds.states import AccountStatus, OnboardingState, Text
 
@@ -237,6 +238,13 @@ def cannot_onboard(company: Company) -> Text:
     return ""
 
 
+def has_manager(company: Company) -> Text:
+    """Why it cannot be taken over."""
+    if company.manager is None:
+        return ""
+    return _("%(name)s looks after this company.") % {"name": person(company.manager)}
+
+
 def cannot_retry(company: Company) -> Text:
     """Why Retry has nothing to continue."""
     if company.onboarding_state in (OnboardingState.FAILED, OnboardingState.RETRYING):
@@ -330,7 +338,7 @@ class CompanyAdmin(ActionsAdmin[Company]):
     list_display_links = ("name_and_number",)
     list_select_related = ("manager",)
     list_filter = ("onboarding_state", ManagerFilter, "country", "language")
-    actions = ("onboard_selected",)
+    actions = ("onboard_selected", "take_over_selected")
     # The company itself is what is looked up.
     search_company_path = "pk"
     search_help_text = SEARCH_BY_COMPANY
@@ -388,8 +396,19 @@ class CompanyAdmin(ActionsAdmin[Company]):
 
     # --- Writing ----------------------------------------------------------------------------------------------------
     def get_readonly_fields(self, request: HttpRequest, obj: Company | None = None) -> tuple[str, ...]:
-        """Once the company is in Codat, the number that names it here stays."""
-        return ("customer_number",) if obj and obj.codat_id else ()
+        """Once the company is in Codat, the number that names it here stays; who gives customers away has a right."""
+        fields = ("customer_number",) if obj and obj.codat_id else ()
+        return fields if request.user.has_perm(access.REASSIGN) else (*fields, "manager_name")
+
+    def get_fieldsets(self, request: HttpRequest, obj: Company | None = None) -> Any:
+        """Who may not give customers away reads the manager's name; a new company becomes its maker's."""
+        fieldsets = super().get_fieldsets(request, obj)
+        if request.user.has_perm(access.REASSIGN):
+            return fieldsets
+        shown: Any = "language" if obj is None else ("manager_name", "language")
+        title, options = fieldsets[0]
+        fields = [shown if field == ("manager", "language") else field for field in options["fields"]]
+        return [(title, {**options, "fields": fields}), *fieldsets[1:]]
 
     def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
         """Whoever creates a company usually looks after it."""
@@ -427,6 +446,8 @@ class CompanyAdmin(ActionsAdmin[Company]):
         if change:
             obj.save(update_fields=[*form.changed_data, "updated_at"])
         else:
+            if not request.user.has_perm(access.REASSIGN):
+                obj.manager = cast(User, request.user)
             obj.save()
 
     def save_formset(self, request: HttpRequest, form: Any, formset: Any, change: bool) -> None:
@@ -641,6 +662,24 @@ class CompanyAdmin(ActionsAdmin[Company]):
     )
     def delete_in_codat(self, request: HttpRequest, company: Company, data: dict[str, Any]) -> Operation:
         return company_service.delete_in_codat(company, actor=current_actor(), reason=data["reason"])
+
+    @object_action(
+        "take-over",
+        gettext_lazy("Take over"),
+        permission="feeds.take_company",
+        consequences=lambda company: [
+            _("You become the relationship manager of %(company)s.") % {"company": company},
+            _("From then on the other relationship managers no longer see it."),
+        ],
+        unavailable=has_manager,
+    )
+    def take_over(self, request: HttpRequest, company: Company, data: dict[str, Any]) -> str:
+        access.take_over(company, current_actor())
+        return _("You look after %(company)s now.") % {"company": company}
+
+    @list_action(gettext_lazy("Take over selected companies"), permission="feeds.take_company")
+    def take_over_selected(self, request: HttpRequest, companies: list[Company]) -> None:
+        self.for_each(request, companies, lambda company: access.take_over(company, current_actor()))
 
     @list_action(
         gettext_lazy("Onboard selected companies"),

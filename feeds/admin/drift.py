@@ -69,6 +69,7 @@ def cannot_adopt(finding: DriftFinding) -> Text:
 class DriftReportAdmin(MirrorAdmin[DriftReport]):
     """One comparison a night, and what it found."""
 
+    of_all_customers = True
     list_display = ("started", "state", "companies_read", "finished")
     list_display_links = ("started",)
 

@@ -49,6 +49,7 @@ class ModelFilter(admin.SimpleListFilter):
 class AuditEntryAdmin(MirrorAdmin[AuditEntry]):
     """Newest first. The History button of an object leads here, filtered to that object."""
 
+    of_all_customers = True
     list_display = ("when", "who", "what", "about", "short_changes", "reason")
     list_display_links = ("when",)
     list_select_related = ("content_type",)

@@ -51,6 +51,7 @@ def is_released(incident: Incident) -> Text:
 class IncidentAdmin(ActionsAdmin[Incident], MirrorAdmin[Incident]):
     """List and page."""
 
+    of_all_customers = True
     list_display = ("name", "now", "how_many", "released", "released_by_name")
     list_display_links = ("name",)
 

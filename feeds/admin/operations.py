@@ -59,7 +59,7 @@ class OperationAdmin(MirrorAdmin[Operation]):
         found, duplicates = super().get_search_results(request, queryset, search_term)
         number = search_term.strip().removeprefix("#")
         if number.isdecimal() and len(number) <= LONGEST_ID:
-            found = queryset.filter(Q(pk=int(number)) | Q(company__in=self.company_ids(search_term.strip())))
+            found = queryset.filter(Q(pk=int(number)) | Q(company__in=self.company_ids(request, search_term.strip())))
         return found, duplicates
 
     @admin.display(description=gettext_lazy("state"))

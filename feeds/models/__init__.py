@@ -1,6 +1,7 @@
 """One module per noun. Fields, constraints, querysets, small predicates: no I/O, no HTTP."""
 
 from feeds.models import lookups  # noqa: F401  # registers itself
+from feeds.models.access_grant import AccessGrant
 from feeds.models.approval import Approval
 from feeds.models.audit_entry import AuditEntry
 from feeds.models.batch import Batch, BatchItem
@@ -21,6 +22,7 @@ from feeds.models.webhook import WebhookEvent
 __all__ = [
     "BANK_FEEDS_PLATFORM_KEY",
     "Approval",
+    "AccessGrant",
     "AuditEntry",
     "Batch",
     "BatchItem",

@@ -87,6 +87,9 @@ class Company(TimeStamped, Mirrored):
             ("refresh_company", _("Can refresh a company's status from Codat")),
             ("import_company", _("Can import companies from a file")),
             ("remove_company", _("Can delete a company in Codat")),
+            ("view_all_companies", _("Can see every customer, not only their own")),
+            ("take_company", _("Can take over a company that has no manager")),
+            ("reassign_company", _("Can give a company to another manager")),
         ]
         constraints: ClassVar = [
             models.CheckConstraint(condition=Q(country__in=Country.values), name="company_country_us_or_ca"),

@@ -22,7 +22,7 @@ from feeds.models import (
     Operation,
     SourceAccount,
 )
-from feeds.services import approvals, callouts
+from feeds.services import access, approvals, callouts
 from feeds.states import (
     CALLOUT_RIGHTS,
     ONBOARDING_MEANINGS,
@@ -97,6 +97,7 @@ class Home:
     disconnected: Sequence[SourceAccount] | None = None
     refused: Sequence[Operation] | None = None
     changes: Sequence[AuditEntry] | None = None
+    unassigned: CappedCount | None = None
     cases: Cases | None = None
     callouts: Sequence[CalloutVersion] | None = None
     """Versions of the callout that wait for this person: to approve, or to publish."""
@@ -114,12 +115,15 @@ def for_person(user: User, now: datetime | None = None) -> Home:
     is_mine = user.has_perm("feeds.add_company") and not user.has_perm("feeds.view_heartbeat")
     sees_companies = user.has_perm("feeds.view_company")
     sees_connections = user.has_perm("feeds.view_connection")
-    companies = Company.objects.filter(manager=user) if is_mine else Company.objects.all()
+    sees_all = access.sees_all(user)
+    companies = Company.objects.filter(manager=user) if is_mine else access.visible_companies(user)
     connections = Connection.objects.filter(gone_at__isnull=True).select_related("company")
     accounts = SourceAccount.objects.filter(gone_at__isnull=True).select_related("company")
     if is_mine:
         connections = connections.filter(company__manager=user)
         accounts = accounts.filter(company__manager=user)
+    else:
+        connections, accounts = access.scope(connections, user), access.scope(accounts, user)
     return Home(
         as_of=now,
         is_mine=is_mine,
@@ -129,8 +133,9 @@ def for_person(user: User, now: datetime | None = None) -> Home:
         expiring=_expiring(connections, now) if user.has_perm("feeds.reveal_link") else None,
         broken=list(connections.filter(status__in=BROKEN_STATUSES)[:ROWS]) if sees_connections else None,
         disconnected=_disconnected(accounts) if user.has_perm("feeds.view_sourceaccount") else None,
-        refused=_refused() if not is_mine and user.has_perm("feeds.view_operation") else None,
-        changes=_changes() if user.has_perm("feeds.view_auditentry") else None,
+        refused=_refused(user) if not is_mine and user.has_perm("feeds.view_operation") else None,
+        changes=_changes() if sees_all and user.has_perm("feeds.view_auditentry") else None,
+        unassigned=_unassigned() if sees_companies and user.has_perm("feeds.take_company") else None,
         cases=_cases(user, now) if user.has_perm("feeds.work_case") else None,
         callouts=callouts.waiting_for(user, ROWS) if _keeps_the_callout(user) else None,
         approvals=capped_count(approvals.waiting_for(user)) if user.has_perm(approvals.DECIDE) else None,
@@ -167,9 +172,13 @@ def _disconnected(accounts: QuerySet[SourceAccount]) -> list[SourceAccount]:
     return list(accounts.filter(status=AccountStatus.DISCONNECTED)[:ROWS])
 
 
-def _refused() -> list[Operation]:
+def _refused(user: User) -> list[Operation]:
     needs_a_look = Operation.objects.filter(state__in=(OperationState.FAILED, OperationState.UNKNOWN))
-    return list(needs_a_look.select_related("company")[:ROWS])
+    return list(access.scope(needs_a_look, user).select_related("company")[:ROWS])
+
+
+def _unassigned() -> CappedCount:
+    return capped_count(Company.objects.filter(manager__isnull=True))
 
 
 def _changes() -> list[AuditEntry]:
@@ -185,7 +194,7 @@ class _CountOf(Subquery):
 
 def _cases(user: User, now: datetime) -> Cases:
     """Three capped counts in one query: each part reads at most `COUNT_CAP` + 1 rows of its own index."""
-    is_open = Case.objects.open().order_by()
+    is_open = access.scope(Case.objects.open().order_by(), user)
     parts = {
         "mine": is_open.filter(owner=user),
         "unassigned": is_open.filter(owner__isnull=True),

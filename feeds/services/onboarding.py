@@ -27,7 +27,7 @@ from feeds import audit, mapping, queue
 from feeds.audit import Actor
 from feeds.codat.errors import CodatError
 from feeds.models import BANK_FEEDS_PLATFORM_KEY, Batch, BatchItem, Company, Connection, Operation
-from feeds.services import gateway, leases, ledger, link_need, mirror, polling, preflight, readings
+from feeds.services import access, gateway, leases, ledger, link_need, mirror, polling, preflight, readings
 from feeds.services.errors import LeaseLost, Refused
 from feeds.services.ledger import STEP_KINDS
 from feeds.services.steps import PUT, STEPS, Recorder
@@ -118,11 +118,12 @@ class RetryResult:
 
 
 def retry_failed(batch: Batch, *, actor: Actor, after: int = 0) -> RetryResult:
-    """Continue the companies of a batch that wait for a person: those with a key greater than `after`.
+    """Continue the companies of a batch that wait for a person and that `actor` sees: those with a key after `after`.
 
     At most `BULK_LIMIT` of them here, because somebody waits for the page; the queue goes on with the others.
     """
-    waiting = Company.objects.filter(batch_items__batch=batch, onboarding_state=OnboardingState.FAILED, pk__gt=after)
+    seen = access.companies_of(actor)
+    waiting = seen.filter(batch_items__batch=batch, onboarding_state=OnboardingState.FAILED, pk__gt=after)
     failed = list(waiting.order_by("pk")[: settings.BULK_LIMIT + 1])
     accepted = 0
     for company in failed[: settings.BULK_LIMIT]:
@@ -406,13 +407,16 @@ class BatchProgress:
         return self.done + self.failed + self.waiting
 
 
-def batch_progress(batch: Batch) -> BatchProgress:
-    """Count the companies of a batch by what became of them. One query."""
-    state = "companies__onboarding_state"
-    counts = Batch.objects.filter(pk=batch.pk).aggregate(
-        total=Count("companies"),
-        done=Count("companies", filter=Q(**{f"{state}__in": SETTLED_STATES})),
-        failed=Count("companies", filter=Q(**{state: OnboardingState.FAILED})),
+def batch_progress(batch: Batch, actor: Actor) -> BatchProgress:
+    """Count the companies of a batch that `actor` sees by what became of them. One query."""
+    counts = (
+        access.companies_of(actor)
+        .filter(batch_items__batch=batch)
+        .aggregate(
+            total=Count("pk"),
+            done=Count("pk", filter=Q(onboarding_state__in=SETTLED_STATES)),
+            failed=Count("pk", filter=Q(onboarding_state=OnboardingState.FAILED)),
+        )
     )
     waiting = counts["total"] - counts["done"] - counts["failed"]
     return BatchProgress(done=counts["done"], failed=counts["failed"], waiting=waiting)

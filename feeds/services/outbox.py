@@ -25,7 +25,7 @@ from django.utils.translation import gettext as _
 
 from feeds import audit, queue
 from feeds.audit import Actor
-from feeds.models import Approval, CalloutVersion, Case, CaseEvent, Incident, Mail
+from feeds.models import AccessGrant, Approval, CalloutVersion, Case, CaseEvent, Incident, Mail
 from feeds.services.errors import Refused
 from feeds.states import CaseEventKind, MailKind, MailState
 
@@ -69,7 +69,7 @@ def put(
     return True
 
 
-def page_of(row: Approval | Case | Incident | CalloutVersion) -> str:
+def page_of(row: Approval | AccessGrant | Case | Incident | CalloutVersion) -> str:
     """The address of the row's page in the back office."""
     return settings.SITE_URL + reverse(f"admin:feeds_{row._meta.model_name}_change", args=[row.pk])
 

@@ -16,10 +16,11 @@ from django.core.exceptions import ValidationError
 from django.core.validators import validate_email
 from django.utils.translation import gettext as _
 
-from feeds import banking, mapping
+from feeds import audit, banking, mapping
 from feeds.banking import Finding
 from feeds.codat.schemas import json_number
 from feeds.models import Company, SourceAccount
+from feeds.services import access
 
 Customer: TypeAlias = tuple[Company, Sequence[SourceAccount]]
 Holders: TypeAlias = dict[str, set[str]]
@@ -119,10 +120,26 @@ def _repeated_id(account: SourceAccount, seen: dict[str, int], index: int) -> It
 
 def _held_elsewhere(company: Company, account: SourceAccount, holders: Holders) -> Iterator[Finding]:
     others = holders.get(_compact(account.account_number), set()) - {company.customer_number}
-    if others:
-        message = _("Account %(number)s is also stored for customer %(customers)s. Make sure both really hold it.")
-        values = {"number": banking.mask(account.account_number), "customers": ", ".join(sorted(others))}
-        yield _warning("account_number", "number_at_another_customer", message % values)
+    if not others:
+        return
+    values = {"number": banking.mask(account.account_number), "customers": ", ".join(sorted(_nameable(others)))}
+    message = _("Account %(number)s is also stored for customer %(customers)s. Make sure both really hold it.")
+    if not values["customers"]:
+        message = _(
+            "Account %(number)s is also stored for another manager's customer. Ask an administrator whether both "
+            "really hold it."
+        )
+    yield _warning("account_number", "number_at_another_customer", message % values)
+
+
+def _nameable(numbers: set[str]) -> set[str]:
+    """Those of the customers whose numbers may be told to whoever acts; one that is not stored yet is theirs."""
+    actor = audit.current_actor()
+    if actor.user is None or access.sees_all(actor.user):
+        return numbers
+    stored = set(Company.objects.filter(customer_number__in=numbers).values_list("customer_number", flat=True))
+    seen = access.companies_of(actor).filter(customer_number__in=numbers).values_list("customer_number", flat=True)
+    return (numbers - stored).union(seen)
 
 
 def _balance_findings(account: SourceAccount) -> Iterator[Finding]:

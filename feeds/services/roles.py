@@ -72,6 +72,9 @@ _SEE_THE_SYSTEM = frozenset(
     {"feeds.view_auditentry", "feeds.view_heartbeat", "feeds.view_codatquota", "feeds.view_webhookevent"}
 )
 _WATCH_OPERATIONS = frozenset({"feeds.view_operations_page"})
+# Whose customers one sees: without it one's own, those of nobody, and those opened in an emergency.
+_SEE_ALL_CUSTOMERS = frozenset({"feeds.view_all_companies"})
+_SEE_EMERGENCIES = frozenset({"feeds.view_accessgrant"})
 _SEE_USERS = frozenset({"auth.view_user", "auth.view_group"})
 _MANAGE_USERS = frozenset(
     {
@@ -85,21 +88,26 @@ _MANAGE_USERS = frozenset(
 
 ROLES: dict[str, frozenset[str]] = {
     RELATIONSHIP_MANAGERS: (
-        _SEE_CUSTOMERS | _HAND_OVER_LINKS | _ONBOARD | _KEEP_THE_CALLOUT | _DECIDE | {"feeds.rename_sourceaccount"}
+        _SEE_CUSTOMERS | _HAND_OVER_LINKS | _ONBOARD | _KEEP_THE_CALLOUT | _DECIDE | _SEE_EMERGENCIES
+        | {"feeds.rename_sourceaccount", "feeds.take_company", "feeds.break_glass", "feeds.end_accessgrant"}
     ),
     SUPPORT: (
         _SEE_CUSTOMERS | _HAND_OVER_LINKS | _REPAIR | _WORK_CASES | _WORK_THE_INBOX | _WATCH_OPERATIONS | _SEE_DRIFT
-        | _WORK_THE_OUTBOX | _SEE_CALLOUTS | _DECIDE | {"feeds.adopt_company"}
+        | _WORK_THE_OUTBOX | _SEE_CALLOUTS | _DECIDE | _SEE_ALL_CUSTOMERS | {"feeds.adopt_company"}
     ),
     # Auditors see who did what, and neither change anything nor see a link or a whole account number.
     COMPLIANCE_AUDITORS: (
         _SEE_CUSTOMERS | _SEE_CALLOUTS | _SEE_CASES | _SEE_DRIFT | _SEE_THE_SYSTEM | _SEE_USERS | _SEE_APPROVALS
-        | {"feeds.view_signinlock"}
+        | _SEE_ALL_CUSTOMERS | _SEE_EMERGENCIES | {"feeds.view_signinlock"}
     ),
     ADMINISTRATORS: (
         _SEE_CUSTOMERS | _HAND_OVER_LINKS | _ONBOARD | _REPAIR | _WORK_CASES | _SEE_THE_SYSTEM | _SEE_USERS
         | _MANAGE_USERS | _WORK_THE_INBOX | _WORK_THE_OUTBOX | _WATCH_OPERATIONS | _SEE_DRIFT
-        | _KEEP_THE_CALLOUT | _DECIDE | {"feeds.adopt_company", "feeds.delete_company", "feeds.remove_company"}
+        | _SEE_ALL_CUSTOMERS | _SEE_EMERGENCIES | _KEEP_THE_CALLOUT | _DECIDE
+        | {
+            "feeds.adopt_company", "feeds.delete_company", "feeds.remove_company", "feeds.reassign_company",
+            "feeds.end_accessgrant",
+        }
     ),
 }  # fmt: skip
 """Role name -> permission labels ("app.codename").

@@ -18,7 +18,7 @@ from django.urls import reverse
 from feeds.banking import mask
 from feeds.models import AuditEntry, Batch, Company, Operation, SourceAccount
 from feeds.services import onboarding
-from feeds.services.roles import COMPLIANCE_AUDITORS, RELATIONSHIP_MANAGERS, SUPPORT
+from feeds.services.roles import ADMINISTRATORS, COMPLIANCE_AUDITORS, RELATIONSHIP_MANAGERS, SUPPORT
 from feeds.states import ConnectionStatus, OnboardingState
 from tests.factories import BatchFactory, CompanyFactory, ConnectionFactory, SourceAccountFactory, UserFactory
 from tests.sandbox_process import SandboxProcess
@@ -111,7 +111,7 @@ def texts(answer: Any) -> list[str]:
 # --- Creating --------------------------------------------------------------------------------------------------------
 class TestCreating:
     def test_a_company_and_its_accounts_are_stored_together(self, staff: Client, robin: User) -> None:
-        form = company_form(account_fields(0), account_fields(1, account_type="savings"), manager=str(robin.pk))
+        form = company_form(account_fields(0), account_fields(1, account_type="savings"))
         answer = staff.post(reverse(ADD), form, follow=True)
 
         company = Company.objects.get(customer_number="CQ-1001")
@@ -119,9 +119,15 @@ class TestCreating:
         assert (company.legal_name, company.manager, company.onboarding_state) == ("Café Québec inc.", robin, "draft")
         assert [account.account_type for account in company.source_accounts.order_by("pk")] == ["checking", "savings"]
 
-    def test_whoever_creates_it_is_offered_as_its_manager(self, staff: Client, robin: User) -> None:
-        page = staff.get(reverse(ADD)).content.decode()
-        assert f'<option value="{robin.pk}" selected>Robin Hall</option>' in page
+    def test_a_managers_new_company_becomes_theirs_whoever_else_is_named(self, staff: Client, robin: User) -> None:
+        assert 'name="manager"' not in staff.get(reverse(ADD)).content.decode()
+        staff.post(reverse(ADD), company_form(account_fields(0), manager=str(UserFactory().pk)))
+        assert Company.objects.get().manager == robin
+
+    def test_an_administrator_who_creates_it_is_offered_as_its_manager(self) -> None:
+        ahmed = UserFactory(role=ADMINISTRATORS, first_name="Ahmed", last_name="Dimassi")
+        page = browser(ahmed).get(reverse(ADD)).content.decode()
+        assert f'<option value="{ahmed.pk}" selected>Ahmed Dimassi</option>' in page
 
     def test_each_account_gets_an_id_of_its_own(self, staff: Client) -> None:
         staff.post(reverse(ADD), company_form(account_fields(0), account_fields(1)))

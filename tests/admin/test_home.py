@@ -186,7 +186,7 @@ class TestSite:
         boss = UserFactory(is_superuser=True)
         groups = browser(boss).get(reverse("admin:index")).context["available_apps"]
         named = {str(group["name"]): {model["object_name"] for model in group["models"]} for group in groups}
-        assert named["Customers"] == {"Company", "Batch", "CalloutVersion"}
+        assert named["Customers"] == {"Company", "Batch", "CalloutVersion", "AccessGrant"}
         assert named["Codat"] == {"Connection", "SourceAccount", "Operation", "WebhookEvent"}
         assert named["History"] == {"AuditEntry"}
         assert named["People"] == {"User", "Group", "SignInLock"}

@@ -454,7 +454,7 @@ def test_of_a_bulk_request_the_refused_are_named_and_the_rest_go_on(
         (good.pk, "Onboarding is already on its way."),
     ]
     drain_queue()
-    progress = onboarding.batch_progress(result.batch)
+    progress = onboarding.batch_progress(result.batch, RM)
     assert (progress.done, progress.failed, progress.waiting, progress.total) == (1, 0, 0, 1)
 
 
@@ -465,12 +465,12 @@ def test_the_failed_of_a_batch_are_retried_and_only_they(codat: SandboxProcess, 
     codat.post_fault("status", path="/companies", status=400, times=2)
     result = onboarding.request_many(companies, label="Monday", actor=RM)
     drain_queue()
-    progress = onboarding.batch_progress(result.batch)
+    progress = onboarding.batch_progress(result.batch, RM)
     assert (progress.done, progress.failed, progress.waiting) == (1, 2, 0)
     SourceAccount.objects.filter(company=companies[0]).delete()  # this one cannot be retried
     assert onboarding.retry_failed(result.batch, actor=RM).accepted == 1
     drain_queue()
-    progress = onboarding.batch_progress(Batch.objects.get())
+    progress = onboarding.batch_progress(Batch.objects.get(), RM)
     assert (progress.done, progress.failed, progress.waiting) == (2, 1, 0)
 
 
