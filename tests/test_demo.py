@@ -109,7 +109,7 @@ def test_demo_users_are_refused_anywhere_else(settings: Any, sandbox: bool, prod
 def test_production_does_not_start_with_demo_users_that_can_sign_in(settings: Any) -> None:
     setup()
     settings.IS_PRODUCTION, settings.CODAT_SANDBOX = True, False
-    with pytest.raises(CommandError, match="admin, auditor, rm, rm2, support"):
+    with pytest.raises(CommandError, match="admin, admin2, auditor, rm, rm2, support, support2"):
         setup()
 
     User.objects.update(is_active=False)
