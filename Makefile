@@ -1,6 +1,8 @@
 # Everything happens inside the checkout: the virtualenv in .venv, data in var/.
 PYTHON ?= python3
 PORT ?= 8000
+# The tests wait more than they work, so more processes than cores.
+TEST_PROCESSES ?= 4
 SANDBOX_PORT ?= 8100
 VENV := .venv
 BIN := $(VENV)/bin
@@ -33,7 +35,7 @@ run: install .env # web, worker and stand-in Codat; prints the address and the d
 	@printf '# Made by make run. Every variable: .env.example\nENVIRONMENT=demo\n' > $@
 
 test: install # the whole suite
-	pytest $(PYTEST_ARGS)
+	pytest -n $(TEST_PROCESSES) $(PYTEST_ARGS)
 
 lint: install # style, types, known vulnerabilities, migrations, deployment settings
 	ruff check .

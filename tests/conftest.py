@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from django.conf import settings as django_settings
 from django.core.cache import cache
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 from pytest_django.fixtures import Settings
 
 from feeds.services import gateway
@@ -18,6 +20,10 @@ from tests.sandbox_process import SandboxProcess, sandbox, sandbox_server
 from tests.worker_process import WorkerProcess
 
 __all__ = ["chromium", "sandbox", "sandbox_server"]
+
+# How long an example takes says more about what else the machine does than about the code.
+hypothesis_settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+hypothesis_settings.load_profile("patient")
 
 
 @pytest.fixture(scope="session")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from tests.bench import bench_webhooks
+from tests.bench import webhooks
 
 
 @pytest.mark.worker
 def test_five_hundred_webhooks_with_duplicates_disorder_and_forgeries_end_in_the_stand_ins_state() -> None:
-    figures = bench_webhooks.run(500)
+    figures = webhooks.run(500)
     assert figures["well"], figures
     assert figures["duplicates"] > 100
     assert figures["forged"] == figures["counted_bad_signatures"] == 5

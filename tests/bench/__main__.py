@@ -1,6 +1,6 @@
-"""`python -m tests.bench [names]`: run benches on a database of their own and print a table.
+"""`python -m tests.bench [names]`: run benches, each on a database of its own, and print a table.
 
-The database is a file in a temporary folder; with DATABASE_URL set to PostgreSQL, a new database on that server.
+A database is a file in a temporary folder; with DATABASE_URL set to PostgreSQL, a new database on that server.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,15 @@ from django.db import connection  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
-from tests.bench import limiter, onboarding, pages, sandbox_listing  # noqa: E402, F401  # they register themselves
+from tests.bench import (  # noqa: E402  # they register themselves
+    limiter,  # noqa: F401
+    onboarding,  # noqa: F401
+    pages,  # noqa: F401
+    sandbox_listing,  # noqa: F401
+    sweep,  # noqa: F401
+    webhooks,  # noqa: F401
+    worklist,  # noqa: F401
+)
 from tests.bench.registry import BENCHES, Figure, Options  # noqa: E402
 
 
@@ -39,11 +48,7 @@ def main(arguments: list[str]) -> None:
     if unknown := set(asked.names) - BENCHES.keys():
         parser.error(f"no such bench: {', '.join(sorted(unknown))}")
     console = Console()
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        settings.VAR_DIR = folder
-        with temporary_database(folder):
-            report = _run(asked.names, Options(folder, asked.rows, asked.companies), console)
+    report = _run(asked, console)
     console.print(_table(report))
     if asked.json is not None:
         asked.json.write_text(json.dumps(report, indent=2) + "\n")
@@ -57,7 +62,16 @@ def _parser() -> argparse.ArgumentParser:
         "--rows", type=int, default=20_000, help="companies to time pages with; a million take ten minutes to fill in"
     )
     parser.add_argument("--companies", type=int, default=100, help="companies to onboard at once")
+    parser.add_argument("--statuses", type=int, default=100_000, help="connections to sweep")
+    parser.add_argument("--deliveries", type=int, default=10_000, help="webhooks to deliver")
+    parser.add_argument("--accounts", type=int, default=1_000_000, help="source accounts behind the worklist")
+    parser.add_argument("--cases", type=int, default=20_000, help="open cases on the worklist")
     return parser
+
+
+def _options(asked: argparse.Namespace, folder: Path) -> Options:
+    sizes = {field.name: getattr(asked, field.name) for field in fields(Options) if field.name != "folder"}
+    return Options(folder, **sizes)
 
 
 @contextmanager
@@ -82,14 +96,20 @@ def _end_other_sessions() -> None:
             cursor.execute(f"SELECT pg_terminate_backend(pid) {others}")
 
 
-def _run(names: list[str], options: Options, console: Console) -> dict[str, Any]:
+def _run(asked: argparse.Namespace, console: Console) -> dict[str, Any]:
     figures: list[dict[str, Any]] = []
-    for name in names:
+    for name in asked.names:
         started = time.perf_counter()
         console.print(f"{name}: {(BENCHES[name].__doc__ or '').splitlines()[0]}", highlight=False, markup=False)
-        figures += [_as_json(name, figure) for figure in BENCHES[name](options)]
+        with tempfile.TemporaryDirectory() as path:
+            folder = Path(path)
+            settings.VAR_DIR = folder
+            # What one bench leaves behind would be in the way of the next.
+            with temporary_database(folder):
+                circumstances = machine()
+                figures += [_as_json(name, figure) for figure in BENCHES[name](_options(asked, folder))]
         console.print(f"  {time.perf_counter() - started:.1f} s", highlight=False)
-    return {"machine": machine(), "rows": options.rows, "companies": options.companies, "figures": figures}
+    return {"machine": circumstances, "rows": asked.rows, "companies": asked.companies, "figures": figures}
 
 
 def machine() -> dict[str, Any]:
@@ -108,7 +128,8 @@ def machine() -> dict[str, Any]:
 
 
 def _as_json(name: str, figure: Figure) -> dict[str, Any]:
-    value = float(f"{figure.value:.3g}")
+    # Counts stay exact.
+    value = figure.value if figure.value == int(figure.value) else float(f"{figure.value:.3g}")
     return {"bench": name, "figure": figure.name, "value": value, "unit": figure.unit, "note": figure.note}
 
 

@@ -26,6 +26,10 @@ class Options:
     folder: Path
     rows: int
     companies: int
+    statuses: int
+    deliveries: int
+    accounts: int
+    cases: int
 
 
 Bench = Callable[[Options], Iterator[Figure]]

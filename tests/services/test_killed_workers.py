@@ -57,16 +57,19 @@ def runs_tasks(seconds: float) -> bool:
 def freeze(worker: WorkerProcess) -> None:
     """Kill the idle task process while it holds the queue's lock: the cluster's known way to freeze for ever.
 
-    Now and then the kill misses the lock and the cluster heals itself; then a new cluster is tried.
+    Now and then the kill misses the lock and the cluster heals itself; then a new cluster is tried. On a busy machine
+    it misses again and again: then the process is stopped instead, which looks the same from outside.
     """
-    for _attempt in range(5):
+    for _attempt in range(3):
         assert runs_tasks(seconds=20)
         os.kill(task_process(worker), signal.SIGKILL)
         if not runs_tasks(seconds=3):
             return
         worker.kill_everything()
         worker.start()
-    raise AssertionError("the cluster could not be frozen")
+    assert runs_tasks(seconds=20)
+    os.kill(task_process(worker), signal.SIGSTOP)
+    assert not runs_tasks(seconds=3), "the cluster could not be frozen"
 
 
 @pytest.mark.parametrize("power_cut", [False, True], ids=["worker killed", "everything killed"])

@@ -1,29 +1,16 @@
 """Support's screens at the size of a large bank: a million source accounts, twenty thousand open cases.
 
-`python -m tests.bench.bench_worklist` prints the figures as JSON: queries and median milliseconds of each screen,
-beside the same screen with `FEW` cases. The queries must be the same.
+Queries and median time of each screen; it has to take as many queries as the same screen with `FEW` cases.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from datetime import timedelta
 from itertools import islice
-from pathlib import Path
 from statistics import median
 from typing import Any
-
-import django
-
-if __name__ == "__main__":
-    os.environ["DJANGO_SETTINGS_MODULE"] = "tests.settings"
-    os.environ["LOG_LEVEL"] = "ERROR"
-    django.setup()
 
 from django.db import connection as database
 from django.test import Client
@@ -34,35 +21,32 @@ from django.utils import timezone
 from feeds.models import Case, CaseEvent, Company, Connection, SourceAccount, StatusEvent
 from feeds.services.roles import SUPPORT
 from feeds.states import AccountStatus, CaseEventKind, ConnectionStatus, SeenBy
+from tests.bench.registry import Figure, Options, bench
 from tests.factories import UserFactory
 
-COMPANIES, ACCOUNTS, CASES, FEW = 100_000, 1_000_000, 20_000, 60
+FEW = 60
+ACCOUNTS_EACH = 10
 ROUNDS = 5
 CHUNK = 5000
 
 
-def run(companies: int = COMPANIES, accounts: int = ACCOUNTS, cases: int = CASES) -> dict[str, Any]:
-    """Figures by screen: queries and milliseconds with `FEW` cases and with all, on the database that is set up.
-
-    `well` says whether every screen took the same number of queries at both sizes.
-    """
+@bench("worklist")
+def measure(options: Options) -> Iterator[Figure]:
+    """Time support's screens with `--accounts` source accounts and `--cases` open cases."""
     client = Client(SERVER_NAME="localhost")
     client.force_login(UserFactory(role=SUPPORT, username="bench"))
     _fill(companies=FEW, accounts=FEW, cases=FEW)
     few = _measure(client)
-    _fill(companies=companies - FEW, accounts=accounts - FEW, cases=cases - FEW)
-    if database.vendor == "postgresql":
-        with database.cursor() as cursor:
-            cursor.execute("ANALYZE")
+    companies = max(options.accounts // ACCOUNTS_EACH, options.cases)
+    _fill(companies=companies - FEW, accounts=options.accounts - FEW, cases=options.cases - FEW)
+    with database.cursor() as cursor:
+        cursor.execute("ANALYZE")
     many = _measure(client)
-    screens = {name: {"few": few[name], "many": many[name]} for name in few}
-    return {
-        "companies": companies,
-        "accounts": accounts,
-        "open_cases": cases,
-        "screens": screens,
-        "well": all(few[name]["queries"] == many[name]["queries"] for name in few),
-    }
+    size = f"{options.accounts:,} accounts, {options.cases:,} open cases"
+    for name, measured in many.items():
+        queries, before = measured["queries"], few[name]["queries"]
+        same = "as with few" if queries == before else f"WITH FEW {before:g}"
+        yield Figure(name, measured["milliseconds"], "ms", f"{size}, {queries:g} queries, {same}")
 
 
 def _fill(*, companies: int, accounts: int, cases: int) -> None:
@@ -163,20 +147,3 @@ def _visit(client: Client, address: str) -> dict[str, float]:
         client.get(address)
         seconds.append(time.perf_counter() - started)
     return {"queries": count, "milliseconds": round(median(seconds) * 1000, 1)}
-
-
-def main() -> None:
-    """Print the figures, measured on a database of this run's own."""
-    with tempfile.TemporaryDirectory() as folder:
-        before = database.settings_dict["NAME"]
-        own = str(Path(folder) / "bench.sqlite3") if database.vendor == "sqlite" else f"bench_{os.getpid()}"
-        database.settings_dict["TEST"] = {**database.settings_dict.get("TEST", {}), "NAME": own}
-        database.creation.create_test_db(verbosity=0, autoclobber=True)
-        try:
-            sys.stdout.write(json.dumps(run(), indent=2) + "\n")
-        finally:
-            database.creation.destroy_test_db(before, verbosity=0)
-
-
-if __name__ == "__main__":
-    main()

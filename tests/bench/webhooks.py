@@ -1,4 +1,4 @@
-"""Ten thousand webhooks at once: ``python -m tests.bench.bench_webhooks``.
+"""Ten thousand webhooks at once.
 
 Thirty per cent come twice or more, all are shuffled, one per cent is forged, and four senders post them to one gunicorn
 as the Procfile starts it, while one worker applies them and the stand-in goes on changing. The database is SQLite in a
@@ -18,16 +18,16 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import requests
 
+from tests.bench.registry import Figure, Options, bench
 from tests.sandbox_process import ROOT, WEBHOOK_SECRET, SandboxProcess, free_port
 
-DELIVERIES = 10_000
 DUPLICATES, FORGED, HELD_BACK = 0.30, 0.01, 0.30
 """Shares: of the genuine deliveries, of all, and of a round's deliveries that come with the next round."""
 SENDERS = 4
@@ -54,7 +54,23 @@ PRODUCTION_PACE = {
 """The worker of the suite hurries; this one does not. Only Codat's limit of calls a minute is lifted."""
 
 
-def run(deliveries: int = DELIVERIES) -> dict[str, Any]:
+@bench("webhooks")
+def bench_inbox(options: Options) -> Iterator[Figure]:
+    """Answer and apply `--deliveries` webhooks, some double, shuffled or forged, by a real web server and worker."""
+    figures = run(options.deliveries)
+    note = "{deliveries:,} deliveries, {duplicates:,} duplicates, {forged} forged".format(**figures)
+    if not figures["well"]:
+        raise RuntimeError(f"what must hold did not: {figures}")
+    yield Figure("answered, p50", figures["answer_p50_ms"], "ms", note)
+    yield Figure("answered, p99", figures["answer_p99_ms"], "ms", note)
+    yield Figure("answered, slowest", figures["answer_max_ms"], "ms", note)
+    yield Figure("answered", figures["answers_per_second"], "a second", f"{SENDERS} senders")
+    yield Figure("applied once each", figures["applied"], "webhooks", f"by {figures['readings']:,} readings")
+    yield Figure("applied after, p50", figures["applied_after_p50_seconds"], "s", note)
+    yield Figure("applied after, slowest", figures["applied_after_max_seconds"], "s", note)
+
+
+def run(deliveries: int) -> dict[str, Any]:
     """Measure in a process of its own, which sets up Django for itself.
 
     Returns the figures; `well` says whether all that must hold did. Raises CalledProcessError and TimeoutExpired when
@@ -380,17 +396,13 @@ def _milliseconds(seconds: list[float], percentile: int) -> float:
     return round(statistics.quantiles(seconds, n=100)[percentile - 1] * 1000, 1)
 
 
-def main(arguments: list[str]) -> None:
-    """Without arguments: run and print the figures. With folder and number: be the process that `run` starts."""
-    if not arguments:
-        sys.stdout.write(json.dumps(run(), indent=2) + "\n")
-        return
+def main(folder: str, deliveries: str) -> None:
+    """Be the process that `run` starts: print the figures as JSON."""
     import django
 
     django.setup()
-    folder, deliveries = arguments
     sys.stdout.write(json.dumps(measure(Path(folder), int(deliveries))))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(*sys.argv[1:])
