@@ -38,6 +38,4 @@ def annotated(connections: QuerySet[Connection]) -> QuerySet[Connection]:
 
 
 def _disconnected(connection: int | OuterRef) -> QuerySet[SourceAccount]:
-    return SourceAccount.objects.filter(
-        connection=connection, gone_at__isnull=True, status=AccountStatus.DISCONNECTED
-    )
+    return SourceAccount.objects.filter(connection=connection, gone_at__isnull=True, status=AccountStatus.DISCONNECTED)

@@ -80,7 +80,9 @@ def test_a_reason_that_many_rows_share_stands_once_and_the_message_stays_short(b
     linked = ConnectionFactory.create_batch(12, linked=True)
     (message,) = refresh(browser, *linked)
     assert message.count("the customer needs no link") == 1
-    assert message.endswith(" and 2 more: This connection is Linked and all its accounts work: the customer needs no link.")
+    assert message.endswith(
+        " and 2 more: This connection is Linked and all its accounts work: the customer needs no link."
+    )
 
 
 def test_what_codat_refuses_is_on_the_operation(
