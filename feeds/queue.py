@@ -33,7 +33,7 @@ class Scheduled:
 
 SCHEDULES = (
     Scheduled("Poll statuses that are due", POLL, minutes=1),
-    Scheduled("Compare with Codat", COMPARE, minutes=24 * 60),
+    Scheduled("Compare with Codat", COMPARE, minutes=60),
     Scheduled("Clear expired links", "feeds.tasks.clear_expired_links", minutes=1),
     Scheduled("Record the day's figures", "feeds.tasks.record_day", minutes=60),
     Scheduled("Wake snoozed cases", "feeds.tasks.wake_snoozed_cases", minutes=1),

@@ -24,7 +24,7 @@ from django.utils.translation import gettext_lazy, ngettext
 
 from feeds.admin.actions import ActionsAdmin, Secret, list_action, object_action, report
 from feeds.admin.base import SEARCH_BY_COMPANY, as_of, change_url, named, person, status_pill
-from feeds.admin.connections import link_secret, no_link_needed, no_live_link
+from feeds.admin.connections import LINK_REPLACED, link_secret, no_link_needed, no_live_link
 from feeds.admin.timelines import timeline_page
 from feeds.audit import current_actor
 from feeds.banking import USUAL_ROUTING_TYPE, Finding, mask
@@ -483,6 +483,7 @@ class CompanyAdmin(ActionsAdmin[Company]):
             "connection": connection,
             "now": now,
             "link_is_live": link_is_live,
+            "link_replaced": LINK_REPLACED if connection is not None and connection.has_replaced_link(now) else None,
             "accounts": accounts,
             "panel_buttons": [button for button in buttons if not button.unavailable],
             # A link counts down, and whoever holds it may connect at any moment.

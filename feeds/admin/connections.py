@@ -35,6 +35,11 @@ from feeds.services import connections, credentials, link_need, links
 from feeds.states import ConnectionStatus, Meaning, Text, Tone
 
 LINK_READY = Meaning(gettext_lazy("link ready"), Tone.GOOD, gettext_lazy("The customer can open it now."))
+LINK_REPLACED = Meaning(
+    gettext_lazy("link replaced"),
+    Tone.WARNING,
+    gettext_lazy("The link that was shown before may be closed: show the new one and hand it over."),
+)
 LINK_EXPIRED = Meaning(gettext_lazy("link expired"), Tone.NEUTRAL, gettext_lazy("Refresh it before you hand it over."))
 NO_LINK = Meaning(gettext_lazy("no link"), Tone.NEUTRAL, gettext_lazy("Refresh it to get one."))
 LINK_NOT_NEEDED = Meaning(gettext_lazy("not needed"), Tone.NEUTRAL, gettext_lazy("The customer is connected."))
@@ -73,8 +78,9 @@ def not_linked(connection: Connection) -> Text:
 
 def link_meaning(connection: Connection) -> Meaning:
     """How the customer's link stands."""
-    if connection.has_live_link(timezone.now()):
-        return LINK_READY
+    now = timezone.now()
+    if connection.has_live_link(now):
+        return LINK_REPLACED if connection.has_replaced_link(now) else LINK_READY
     if not link_need.is_needed(connection):
         return LINK_NOT_NEEDED
     return LINK_EXPIRED if connection.link_fetched_at else NO_LINK
@@ -108,7 +114,10 @@ class ConnectionAdmin(ActionsAdmin[Connection], MirrorAdmin[Connection]):
     search_company_path = "company"
     search_help_text = SEARCH_BY_COMPANY
     fieldsets = (
-        (None, {"fields": ("company_link", "status_words", "link_state", "link_fetched", "link_expires")}),
+        (
+            None,
+            {"fields": ("company_link", "status_words", "link_state", "link_fetched", "link_shown", "link_expires")},
+        ),
         (gettext_lazy("Accounts"), {"fields": ("accounts",)}),
         (
             gettext_lazy("In Codat"),
@@ -135,6 +144,7 @@ class ConnectionAdmin(ActionsAdmin[Connection], MirrorAdmin[Connection]):
     read = time_column("read_at", gettext_lazy("as of"))
     company_link = link_column("company", gettext_lazy("company"))
     link_fetched = time_column("link_fetched_at", gettext_lazy("link fetched"))
+    link_shown = time_column("link_shown_at", gettext_lazy("link shown"))
     link_expires = time_column("link_expires_at", gettext_lazy("link expires"))
     codat_created = time_column("codat_created_at", gettext_lazy("created in Codat"))
     last_sync = time_column("last_sync_at", gettext_lazy("last sync"))

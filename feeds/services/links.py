@@ -44,10 +44,12 @@ def refuse_if_gone(connection: Connection) -> None:
 def reveal(connection: Connection, *, actor: Actor) -> RevealedLink:
     """The link that works now, for one screen; who saw it is recorded. Raises Refused when there is none."""
     with transaction.atomic(), audit.acting(actor):
-        connection = Connection.objects.select_related("company").get(pk=connection.pk)
+        rows = Connection.objects.select_related("company").select_for_update(of=("self",))
+        connection = rows.get(pk=connection.pk)
         refuse_if_gone(connection)
         if not connection.has_live_link(timezone.now()) or connection.link_expires_at is None:
             raise Refused(_("There is no link that works now. Press Refresh link."))
+        Connection.objects.filter(pk=connection.pk).update(link_shown_at=timezone.now())
         audit.record("link_revealed", connection)
         return RevealedLink(connection.link_url, connection.link_fetched_at, connection.link_expires_at)
 

@@ -121,7 +121,29 @@ def apply_listed_connection(
         return
     if not keep_new_link and (held is None or not held.has_live_link(timezone.now())):
         reply = replace(reply, link_url=None)
-    _apply_connection(company, held, reply)
+    in_hands = held.link_url if held is not None and held.is_handed_out(timezone.now()) else ""
+    connection = _apply_connection(company, held, reply)
+    if in_hands and connection.link_url not in ("", in_hands):
+        _note_replaced_link(connection)
+
+
+def follow_link(connection: Connection, reply: schemas.Connection) -> None:
+    """Write only the link of a reply, in place of a live one that it may have killed. For who only compares."""
+    now = timezone.now()
+    if reply.link_url is None or not connection.has_live_link(now):
+        return
+    lifetime = timedelta(seconds=settings.CODAT_LINK_LIFETIME_SECONDS)
+    older = Connection.objects.filter(pk=connection.pk, link_fetched_at__lt=reply.read_at).exclude(link_url="")
+    written = older.update(
+        link_url=reply.link_url, link_fetched_at=reply.read_at, link_expires_at=reply.read_at + lifetime
+    )
+    if written and connection.is_handed_out(now):
+        _note_replaced_link(connection)
+
+
+def _note_replaced_link(connection: Connection) -> None:
+    """Nobody asked for the new one, and a customer may find the older one closed: the timeline says what happened."""
+    audit.record("link_replaced", connection)
 
 
 def apply_account(account: SourceAccount, connection: Connection, reply: schemas.SourceAccount) -> None:

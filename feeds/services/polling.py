@@ -61,11 +61,6 @@ def unsettled(now: datetime) -> Q:
     return _has_case(now) | _is_pending(now)
 
 
-def links_out(now: datetime) -> bool:
-    """Whether any customer holds a link that works."""
-    return Connection.objects.filter(_has_link(now), gone_at__isnull=True).exists()
-
-
 def claim(priority: Priority, count: int) -> list[Connection]:
     """Take up to `count` due connections for CLAIM_FOR; nobody else gets them meanwhile."""
     now = timezone.now()

@@ -7,7 +7,7 @@ links, and with one that does not.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 from django.contrib.auth.models import User
@@ -30,11 +30,11 @@ pytestmark = pytest.mark.django_db
 
 
 @pytest.fixture(params=["lenient", "strict"])
-def any_codat(request: pytest.FixtureRequest, settings: Settings) -> Iterator[SandboxProcess]:
+def any_codat(request: pytest.FixtureRequest, settings: Settings) -> SandboxProcess:
     """A stand-in that lets older links live, and one that ends them."""
     server = request.getfixturevalue("sandbox_server" if request.param == "lenient" else "strict_server")
     server.reset()
-    yield point_product_at(server, settings)
+    return point_product_at(server, settings)
 
 
 @pytest.fixture

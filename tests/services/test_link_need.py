@@ -10,7 +10,7 @@ import pytest
 from django.utils import timezone
 
 from feeds.models import Connection
-from feeds.services import link_need, links, polling
+from feeds.services import link_need, links, polling, quiet
 from feeds.services.polling import Priority
 from feeds.states import AccountStatus, ConnectionStatus, link_is_needed
 from tests.factories import ConnectionFactory, SourceAccountFactory
@@ -25,8 +25,8 @@ CONNECTIONS = [*ConnectionStatus.values, "Resting"]
 
 
 def feed(status: str, accounts: Sequence[str], *, gone: bool = False) -> Connection:
-    """A connection with accounts of these statuses, and a live link."""
-    connection: Connection = ConnectionFactory(status=status, with_link=True)
+    """A connection with accounts of these statuses, and a live link that was handed out."""
+    connection: Connection = ConnectionFactory(status=status, handed_out=True)
     for account in accounts:
         SourceAccountFactory(
             company=connection.company,
@@ -68,7 +68,7 @@ def test_the_poller_the_clearing_and_the_refresh_follow_the_rule(status: str, ac
 
     assert (polling.priority_of(connection, timezone.now()) == Priority.LINK) is expected
     assert polling.due(Priority.LINK, timezone.now()).exists() is expected
-    assert polling.links_out(timezone.now()) is expected
+    assert quiet.handed_out(timezone.now()).exists() is expected
     assert links.clear_expired() == (0 if expected else 1)
 
 
