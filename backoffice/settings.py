@@ -81,6 +81,7 @@ WEBHOOK_SECRETS: list[str] = [
 ]
 WEBHOOK_MAX_BYTES: int = env.int("WEBHOOK_MAX_BYTES", default=262144)
 WEBHOOK_MAX_ATTEMPTS: int = env.int("WEBHOOK_MAX_ATTEMPTS", default=12)
+WEBHOOK_KEEP_DAYS: int = env.int("WEBHOOK_KEEP_DAYS", default=90)
 WEBHOOK_SILENT_HOURS: int = env.int("WEBHOOK_SILENT_HOURS", default=24)
 
 # --- The reconciler --------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from django.utils.translation import gettext_lazy as _
 
 _SIDEBAR: tuple[tuple[str, Any, tuple[str, ...]], ...] = (
     ("customers", _("Customers"), ("Company", "Batch")),
-    ("support", _("Support"), ("Case", "Incident", "StatusEvent", "DriftReport")),
+    ("support", _("Support"), ("Case", "Incident", "Mail", "StatusEvent", "DriftReport")),
     ("codat", _("Codat"), ("Connection", "SourceAccount", "Operation", "WebhookEvent")),
     ("history", _("History"), ("AuditEntry",)),
     ("people", _("People"), ("User", "Group")),

@@ -243,6 +243,17 @@ def queue_acknowledges_at_once() -> list[CheckMessage]:
     )
 
 
+def webhooks_are_kept_for_a_while() -> list[CheckMessage]:
+    """E038: one that is deleted at once can answer no question, and Codat may still deliver it again."""
+    if settings.WEBHOOK_KEEP_DAYS >= 7:
+        return []
+    return _error(
+        38,
+        f"WEBHOOK_KEEP_DAYS is {settings.WEBHOOK_KEEP_DAYS}.",
+        "Set it to 7 or more: Codat repeats a webhook for over a day, and must find that it came before.",
+    )
+
+
 def poll_settings_make_sense() -> list[CheckMessage]:
     """E024: an interval of nothing would poll without end, and a reserve of everything not at all."""
     seconds = ("POLL_LINK_SECONDS", "POLL_CASE_SECONDS", "POLL_PENDING_SECONDS", "POLL_HEALTHY_SECONDS")
@@ -401,6 +412,7 @@ CHECKS: Sequence[Check] = (
     metrics_token_is_strong,
     due_hours_are_three,
     digest_hour_is_an_hour,
+    webhooks_are_kept_for_a_while,
     poll_settings_make_sense,
     database_has_no_pool,
     secret_key_is_strong,

@@ -16,10 +16,12 @@ from django_q.tasks import async_task
 ADVANCE = "feeds.tasks.advance"
 APPLY_WEBHOOK = "feeds.tasks.apply_webhook"
 HEARTBEAT = "feeds.tasks.heartbeat"
+PRUNE_WEBHOOKS = "feeds.tasks.prune_webhooks"
 POLL = "feeds.tasks.poll"
 SWEEP = "feeds.tasks.sweep_listing"
 COMPARE = "feeds.tasks.compare_with_codat"
 SEND_MAILS = "feeds.tasks.send_mails"
+RETRY_BATCH = "feeds.tasks.retry_batch"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,7 @@ SCHEDULES = (
     Scheduled("Send mails", SEND_MAILS, minutes=1),
     Scheduled("Write digests", "feeds.tasks.write_digests", minutes=10),
     Scheduled("Prune mails", "feeds.tasks.prune_mails", minutes=24 * 60),
+    Scheduled("Prune webhooks", PRUNE_WEBHOOKS, minutes=24 * 60),
     Scheduled("Prune finished tasks", "feeds.tasks.prune_finished_tasks", minutes=24 * 60),
 )
 

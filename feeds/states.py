@@ -458,6 +458,29 @@ class MailState(models.TextChoices):
     HELD = "held", _("Held by incident")
 
 
+MAIL_MEANINGS: dict[str, Meaning] = {
+    MailState.QUEUED: Meaning(
+        MailState.QUEUED.label,
+        Tone.WAITING,
+        _("Not delivered yet."),
+        _("Nothing: it is sent by itself, and tried again when the mail server does not take it."),
+    ),
+    MailState.SENT: Meaning(MailState.SENT.label, Tone.GOOD, _("The mail server took it."), _("Nothing.")),
+    MailState.FAILED: Meaning(
+        MailState.FAILED.label,
+        Tone.BAD,
+        _("The mail server did not take it, however often it was tried."),
+        _("Have EMAIL_URL and the addresses checked, then press Send again."),
+    ),
+    MailState.HELD: Meaning(
+        MailState.HELD.label,
+        Tone.NEUTRAL,
+        _("Its case was part of an incident: the incident's summary was sent instead."),
+        _("Nothing, unless somebody needs this one: then press Send again."),
+    ),
+}
+
+
 class DriftKind(models.TextChoices):
     """How Codat and our mirror differ."""
 

@@ -102,6 +102,18 @@ def prune_mails() -> str:
 
 
 @task
+def prune_webhooks() -> str:
+    """Keep the inbox short; goes on in another task when there is much."""
+    return f"{inbox.prune()} deleted"
+
+
+@task
+def retry_batch(batch_id: str, after: int, user_id: int, actor_name: str, source: str) -> str:
+    """Go on retrying the failed companies of a large batch, after the one with the key `after`."""
+    return f"{onboarding.go_on_retrying(batch_id, after, user_id, actor_name, source)} accepted"
+
+
+@task
 def prune_finished_tasks() -> str:
     """Keep the queue's own records short."""
     return f"{queue.prune_finished(older_than=timedelta(days=7))} deleted"

@@ -21,6 +21,7 @@ from feeds.models import (
     DriftFinding,
     DriftReport,
     Incident,
+    Mail,
     Operation,
     SourceAccount,
     StatusEvent,
@@ -34,6 +35,8 @@ from feeds.states import (
     CaseState,
     ConnectionStatus,
     DriftKind,
+    MailKind,
+    MailState,
     OnboardingState,
     OperationKind,
     SeenBy,
@@ -254,6 +257,22 @@ class DriftFindingFactory(DjangoModelFactory[DriftFinding]):
     kind = DriftKind.MISSING_HERE
     codat_company_id = factory.LazyFunction(lambda: str(uuid.uuid4()))
     there = factory.Sequence(lambda n: f"Portal Bakery {n}")
+
+
+class MailFactory(DjangoModelFactory[Mail]):
+    """A mail to the team that failed: `MailFactory(state=MailState.HELD)` is held by an incident."""
+
+    class Meta:
+        model = Mail
+
+    kind = MailKind.BROKE
+    to = "support@bank.example"
+    subject = factory.Sequence(lambda n: f"Feed broke: Maple Bakery {n} Inc.")
+    body = "A feed broke. Take the case."
+    html = "<p>A feed broke. Take the case.</p>"
+    case = factory.SubFactory(CaseFactory)
+    state = MailState.FAILED
+    attempts = 10
 
 
 class WebhookEventFactory(DjangoModelFactory[WebhookEvent]):

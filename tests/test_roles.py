@@ -21,7 +21,7 @@ MAY_DO = {
     "Support": {
         "onboard_company", "refresh_company", "refresh_link", "reveal_link", "rename_sourceaccount",
         "disconnect_sourceaccount", "remove_sourceaccount", "unlink_connection", "generate_credentials",
-        "revoke_credentials", "reapply_webhook", "work_case", "release_incident", "adopt_company",
+        "revoke_credentials", "reapply_webhook", "resend_mail", "work_case", "release_incident", "adopt_company",
     },
     "Compliance auditors": set(),
     "Administrators": {
@@ -29,7 +29,7 @@ MAY_DO = {
         "add_sourceaccount", "change_sourceaccount", "delete_sourceaccount", "reveal_account_number",
         "rename_sourceaccount", "disconnect_sourceaccount", "remove_sourceaccount", "refresh_link", "reveal_link",
         "unlink_connection", "generate_credentials", "revoke_credentials", "add_user", "change_user",
-        "reapply_webhook", "work_case", "release_incident", "adopt_company",
+        "reapply_webhook", "resend_mail", "work_case", "release_incident", "adopt_company",
     },
 }  # fmt: skip
 

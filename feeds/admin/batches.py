@@ -109,6 +109,7 @@ class BatchAdmin(ActionsAdmin[Batch], MirrorAdmin[Batch]):
         unavailable=nothing_failed,
     )
     def retry_failed(self, request: HttpRequest, batch: Batch, data: dict[str, Any]) -> str:
-        count = onboarding.retry_failed(batch, actor=current_actor())
-        text = ngettext("%(count)d company continues.", "%(count)d companies continue.", count)
-        return text % {"count": count}
+        result = onboarding.retry_failed(batch, actor=current_actor())
+        count = result.accepted
+        text = ngettext("%(count)d company continues.", "%(count)d companies continue.", count) % {"count": count}
+        return f"{text} {_('The others follow by themselves.')}" if result.more else text

@@ -11,7 +11,7 @@ from django.utils.translation import gettext_lazy as _
 
 from feeds.models.base import TimeStamped
 from feeds.models.case import Case
-from feeds.states import MailKind, MailState
+from feeds.states import MAIL_MEANINGS, MailKind, MailState, Meaning, describe
 
 
 class Mail(TimeStamped):
@@ -44,6 +44,7 @@ class Mail(TimeStamped):
         verbose_name_plural = _("mails")
         ordering: ClassVar = ["-id"]
         default_permissions = ("view",)
+        permissions: ClassVar = [("resend_mail", _("Can send a mail to staff again"))]
         constraints: ClassVar = [
             models.CheckConstraint(condition=Q(kind__in=MailKind.values), name="mail_kind_known"),
             models.CheckConstraint(condition=Q(state__in=MailState.values), name="mail_state_known"),
@@ -62,3 +63,8 @@ class Mail(TimeStamped):
 
     def __str__(self) -> str:
         return self.subject
+
+    @property
+    def state_meaning(self) -> Meaning:
+        """How the state is shown."""
+        return describe(MAIL_MEANINGS, self.state)

@@ -29,6 +29,9 @@ class WebhookEvent(models.Model):
     error = models.TextField(_("what went wrong"), blank=True)
     body = models.JSONField(_("body (redacted)"), default=dict)
     due_at = models.DateTimeField(_("next attempt"), null=True, blank=True)
+    postponed_since = models.DateTimeField(
+        _("postponed since"), null=True, blank=True, help_text=_("It waits for quota, and for nothing else.")
+    )
 
     class Meta:
         verbose_name = _("webhook")
@@ -43,6 +46,7 @@ class WebhookEvent(models.Model):
             models.Index(fields=["state", "-id"], name="webhook_state"),
             models.Index(fields=["due_at"], name="webhook_due", condition=Q(due_at__isnull=False)),
             models.Index(fields=["codat_company_id", "-id"], name="webhook_company"),
+            models.Index(fields=["applied_at"], name="webhook_applied", condition=Q(applied_at__isnull=False)),
             models.Index(fields=["event_type", "-id"], name="webhook_type"),
         ]
 

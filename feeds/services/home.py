@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from django.contrib.auth.models import User
-from django.db.models import Model, Prefetch, QuerySet
+from django.db.models import IntegerField, Model, Prefetch, QuerySet, Subquery
 from django.utils import timezone
 from django.utils.formats import number_format
 
@@ -155,13 +155,25 @@ def _changes() -> list[AuditEntry]:
     return list(AuditEntry.objects.all()[:ROWS])
 
 
+class _CountOf(Subquery):
+    """How many rows a query finds, as one value of another query."""
+
+    template = "(SELECT COUNT(*) FROM (%(subquery)s) AS counted)"
+    output_field = IntegerField()
+
+
 def _cases(user: User, now: datetime) -> Cases:
-    is_open = Case.objects.open()
-    return Cases(
-        mine=capped_count(is_open.filter(owner=user)),
-        unassigned=capped_count(is_open.filter(owner__isnull=True)),
-        overdue=capped_count(is_open.filter(due_at__lte=now)),
-    )
+    """Three capped counts in one query: each part reads at most `COUNT_CAP` + 1 rows of its own index."""
+    is_open = Case.objects.open().order_by()
+    parts = {
+        "mine": is_open.filter(owner=user),
+        "unassigned": is_open.filter(owner__isnull=True),
+        "overdue": is_open.filter(due_at__lte=now),
+    }
+    counts = {f"{name}_cases": _CountOf(found.values("pk")[: COUNT_CAP + 1]) for name, found in parts.items()}
+    counted = User.objects.filter(pk=user.pk).values(**counts).get()
+    found = {name: counted[f"{name}_cases"] for name in parts}
+    return Cases(**{name: CappedCount(min(count, COUNT_CAP), count > COUNT_CAP) for name, count in found.items()})
 
 
 def _system() -> System:

@@ -8,6 +8,7 @@ company that was stored before it began. Losing them all costs time only: pollin
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -17,7 +18,8 @@ from typing import Any, NoReturn
 import structlog
 from django.conf import settings
 from django.db import DataError, IntegrityError, transaction
-from django.db.models import F, Max, Q, QuerySet
+from django.db.models import Count, F, Max, Min, Q, QuerySet
+from django.db.models.functions import Coalesce
 from django.utils import timezone
 from django.utils.translation import gettext as _
 from standardwebhooks import Webhook, WebhookVerificationError
@@ -27,8 +29,9 @@ from feeds.audit import Actor
 from feeds.codat import redaction, schemas
 from feeds.codat.errors import CodatError, NotFound
 from feeds.models import CodatQuota, Company, DailyFigure, StatusEvent, WebhookEvent
-from feeds.services import ledger, mirror, presence, sync
+from feeds.services import budget, ledger, mirror, presence, sync
 from feeds.services.errors import LeaseLost, Refused
+from feeds.services.polling import Priority
 from feeds.states import SeenBy, WebhookState
 
 log = structlog.get_logger(__name__)
@@ -53,9 +56,14 @@ EVENT_TYPES = (*COMPANY_EVENTS, *QUOTA_EVENTS)
 
 LOST_AFTER = timedelta(minutes=5)
 """A task that did not start by then is taken for lost. Codat's largest bursts are worked off sooner."""
+POSTPONED_FOR = timedelta(minutes=5)
+"""When a webhook that the quota does not suffice for asks again."""
 BUSY_PAUSE = timedelta(seconds=2)
 """When to look again at a company that another worker holds."""
 SWEEP_LIMIT = 500
+PRUNED_AT_ONCE = 1000
+PRUNE_SECONDS = 20.0
+"""After so long pruning goes on in another task: a queue task lives sixty."""
 
 LONGEST_WEBHOOK_ID = 100
 LONGEST_EVENT_TYPE = 80
@@ -223,6 +231,9 @@ def apply(webhook_pk: int, attempt: int) -> str:
 
 
 def _apply_to(company: Company, event: WebhookEvent) -> str:
+    if not budget.may_spend(Priority.WEBHOOK, sync.CALLS_EACH):
+        _postpone(_waiting(event.codat_company_id))
+        return "postponed: no quota to spare"
     claim = _claim(company.pk, event)
     if claim is None:
         return "put off"
@@ -277,6 +288,16 @@ def _claim(company_id: int, event: WebhookEvent) -> _Claim | None:
     return _Claim(company, event, through, until)
 
 
+def _postpone(events: QuerySet[WebhookEvent]) -> int:
+    """Let webhooks whose time has come wait for quota; how many. That is no failed attempt, and none is lost."""
+    now = timezone.now()
+    return events.filter(Q(attempts=0) | Q(due_at__lte=now)).update(
+        postponed_since=Coalesce("postponed_since", now),
+        due_at=now + POSTPONED_FOR,
+        error=_("Postponed: what is left of Codat's quota is kept for people."),
+    )
+
+
 def _waiting(codat_company_id: str) -> QuerySet[WebhookEvent]:
     return WebhookEvent.objects.filter(
         codat_company_id=codat_company_id, state=WebhookState.RECEIVED, event_type__in=COMPANY_EVENTS
@@ -290,7 +311,12 @@ def _settle(claim: _Claim) -> int:
         Company.objects.select_for_update().get(pk=claim.company.pk)
         waiting = _waiting(claim.event.codat_company_id)
         applied = waiting.filter(pk__lte=claim.through).update(
-            state=WebhookState.APPLIED, applied_at=now, company=claim.company, error="", due_at=None
+            state=WebhookState.APPLIED,
+            applied_at=now,
+            company=claim.company,
+            error="",
+            due_at=None,
+            postponed_since=None,
         )
         put_off = waiting.filter(due_at__lte=now + BUSY_PAUSE).order_by("pk").first()
         if put_off is not None:
@@ -310,8 +336,9 @@ def _put_off(claim: _Claim, why: str, at_least: timedelta = timedelta(0)) -> str
             company=claim.company,
             error=_gave_up(settings.WEBHOOK_MAX_ATTEMPTS, why),
             due_at=None,
+            postponed_since=None,
         )
-        tried.update(company=claim.company, error=why, due_at=later)
+        tried.update(company=claim.company, error=why, due_at=later, postponed_since=None)
     log.warning("webhook_not_applied", webhook=claim.event.webhook_id, attempts=claim.event.attempts, failed=failed)
     return "put off"
 
@@ -327,6 +354,7 @@ def _finish(event: WebhookEvent, state: WebhookState, error: str = "") -> None:
         state=state,
         error=error,
         due_at=None,
+        postponed_since=None,
         applied_at=timezone.now() if state == WebhookState.APPLIED else None,
     )
 
@@ -361,12 +389,17 @@ def _is_count(value: object) -> bool:
 def sweep() -> int:
     """Queue again what is due: retries, webhooks of workers that died, tasks that were lost. How many companies.
 
-    One task for each company is enough: its reading takes the others along.
+    One task for each company is enough: its reading takes the others along. While the quota does not suffice, those
+    that were postponed are postponed again in one statement, without a task for each.
     """
     now = timezone.now()
-    due = WebhookEvent.objects.filter(due_at__lte=now).order_by("due_at").only("codat_company_id", "attempts")
+    columns = ("codat_company_id", "attempts", "postponed_since")
+    due = list(WebhookEvent.objects.filter(due_at__lte=now).order_by("due_at").only(*columns)[:SWEEP_LIMIT])
+    if any(event.postponed_since for event in due) and not budget.may_spend(Priority.WEBHOOK, sync.CALLS_EACH):
+        _postpone(WebhookEvent.objects.filter(due_at__lte=now, postponed_since__isnull=False))
+        due = [event for event in due if event.postponed_since is None]
     one_each: dict[str, WebhookEvent] = {}
-    for event in due[:SWEEP_LIMIT]:
+    for event in due:
         one_each.setdefault(event.codat_company_id or f"webhook {event.pk}", event)
     for event in one_each.values():
         with transaction.atomic():
@@ -401,12 +434,32 @@ def reapply(event: WebhookEvent, *, actor: Actor) -> None:
         audit.record("webhook_reapplied", event, type=event.event_type)
 
 
+# --- Forgetting ------------------------------------------------------------------------------------------------------
+def prune() -> int:
+    """Delete webhooks that were applied more than `WEBHOOK_KEEP_DAYS` ago; how many.
+
+    Some thousands at a time; the rest in a task that is queued. What was not applied stays: a person has to see it.
+    """
+    old = WebhookEvent.objects.filter(
+        state=WebhookState.APPLIED, applied_at__lt=timezone.now() - timedelta(days=settings.WEBHOOK_KEEP_DAYS)
+    ).order_by("applied_at")
+    deadline = time.monotonic() + PRUNE_SECONDS
+    deleted = 0
+    while pks := list(old.values_list("pk", flat=True)[:PRUNED_AT_ONCE]):
+        deleted += WebhookEvent.objects.filter(pk__in=pks).delete()[0]
+        if time.monotonic() > deadline:
+            queue.enqueue(queue.PRUNE_WEBHOOKS)
+            break
+    return deleted
+
+
 # --- Watching --------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True, slots=True)
 class InboxHealth:
     """How well webhooks come in and are applied.
 
-    `oldest_unapplied_seconds`: None when nothing waits. `failed`: webhooks that wait for a person.
+    `oldest_unapplied_seconds`: None when nothing waits but what was postponed. `postponed`: webhooks that wait for
+    quota, the first since `postponed_since` (aware UTC). `failed`: webhooks that wait for a person.
     `bad_signatures_today`: of the UTC day. `silent`: polling saw statuses change, and no webhook came for
     `WEBHOOK_SILENT_HOURS`: Codat's endpoint or its secret is probably wrong.
     """
@@ -416,25 +469,32 @@ class InboxHealth:
     failed: int
     bad_signatures_today: int
     silent: bool
+    postponed: int = 0
+    postponed_since: datetime | None = None
 
 
 def lag() -> InboxHealth:
-    """Look at the inbox. At most five queries, each answered by an index."""
+    """Look at the inbox. At most five queries, each answered by an index and by what is not settled yet."""
     now = timezone.now()
     last = WebhookEvent.objects.order_by("-id").values_list("received_at", flat=True).first()
-    oldest = (
-        WebhookEvent.objects.filter(state=WebhookState.RECEIVED)
-        .order_by("id")
-        .values_list("received_at", flat=True)
-        .first()
+    unsettled = WebhookEvent.objects.filter(state__in=(WebhookState.RECEIVED, WebhookState.FAILED)).order_by()
+    has_failed = Q(state=WebhookState.FAILED)
+    is_postponed = Q(state=WebhookState.RECEIVED, postponed_since__isnull=False)
+    found = unsettled.aggregate(
+        failed=Count("pk", filter=has_failed),
+        postponed=Count("pk", filter=is_postponed),
+        first_postponed=Min("postponed_since", filter=is_postponed),
+        oldest=Min("received_at", filter=~has_failed & ~is_postponed),
     )
     counted = DailyFigure.objects.filter(name=BAD_SIGNATURES, day=now.date()).values_list("value", flat=True).first()
     return InboxHealth(
         last_received_at=last,
-        oldest_unapplied_seconds=None if oldest is None else (now - oldest).total_seconds(),
-        failed=WebhookEvent.objects.filter(state=WebhookState.FAILED).count(),
+        oldest_unapplied_seconds=None if found["oldest"] is None else (now - found["oldest"]).total_seconds(),
+        failed=found["failed"],
         bad_signatures_today=counted or 0,
         silent=_is_silent(last, now - timedelta(hours=settings.WEBHOOK_SILENT_HOURS)),
+        postponed=found["postponed"],
+        postponed_since=found["first_postponed"],
     )
 
 

@@ -105,6 +105,7 @@ def _plain(now: Snapshot) -> list[tuple[str, str, Value]]:
             inbox.oldest_unapplied_seconds or 0.0,
         ),
         ("webhooks_failed", "Webhooks that could not be applied and wait for a person.", inbox.failed),
+        ("webhooks_postponed", "Webhooks that wait for quota.", inbox.postponed),
         ("webhooks_badly_signed_today", "Webhooks refused today for their signature.", inbox.bad_signatures_today),
         ("webhooks_silent", "1 when no webhook comes although statuses change.", float(inbox.silent)),
         ("incidents_open", "1 while an incident is open.", float(now.incident is not None)),

@@ -16,13 +16,14 @@ from typing import Any
 
 import structlog
 from django.conf import settings
+from django.contrib.auth.models import User
 from django.db import transaction
 from django.db.models import Count, Q
 from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from feeds import audit, mapping
+from feeds import audit, mapping, queue
 from feeds.audit import Actor
 from feeds.codat.errors import CodatError
 from feeds.models import BANK_FEEDS_PLATFORM_KEY, Batch, BatchItem, Company, Connection, Operation
@@ -107,16 +108,43 @@ def request_many(companies: Sequence[Company], *, label: str, actor: Actor) -> B
     return BulkResult(batch=batch, accepted=len(companies) - len(refused), refused=refused)
 
 
-def retry_failed(batch: Batch, *, actor: Actor) -> int:
-    """Continue the companies of a batch that wait for a person; how many were accepted."""
+@dataclass(frozen=True, slots=True)
+class RetryResult:
+    """How many failed companies of a batch were accepted; `more`: the queue goes on with the others."""
+
+    accepted: int
+    more: bool
+
+
+def retry_failed(batch: Batch, *, actor: Actor, after: int = 0) -> RetryResult:
+    """Continue the companies of a batch that wait for a person: those with a key greater than `after`.
+
+    At most `BULK_LIMIT` of them here, because somebody waits for the page; the queue goes on with the others.
+    """
+    waiting = Company.objects.filter(batch_items__batch=batch, onboarding_state=OnboardingState.FAILED, pk__gt=after)
+    failed = list(waiting.order_by("pk")[: settings.BULK_LIMIT + 1])
     accepted = 0
-    for company in Company.objects.filter(batch_items__batch=batch, onboarding_state=OnboardingState.FAILED):
+    for company in failed[: settings.BULK_LIMIT]:
         try:
             request(company, actor=actor)
         except Refused:
             continue
         accepted += 1
-    return accepted
+    more = len(failed) > settings.BULK_LIMIT
+    if more:
+        user_id = actor.user.pk if actor.user is not None else 0
+        queue.enqueue(queue.RETRY_BATCH, str(batch.pk), failed[-2].pk, user_id, actor.name, actor.source)
+    return RetryResult(accepted, more)
+
+
+def go_on_retrying(batch_id: str, after: int, user_id: int, actor_name: str, source: str) -> int:
+    """The queue's part of `retry_failed`, in the name of who pressed it; how many were accepted."""
+    batch = Batch.objects.filter(pk=batch_id).first()
+    if batch is None:
+        return 0
+    actor = Actor(name=actor_name, source=source, user=User.objects.filter(pk=user_id).first())
+    with audit.acting(actor):
+        return retry_failed(batch, actor=actor, after=after).accepted
 
 
 # --- Doing -----------------------------------------------------------------------------------------------------------

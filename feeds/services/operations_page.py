@@ -18,11 +18,12 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from feeds import queue
-from feeds.models import Case, Connection, DriftFinding, DriftReport, Heartbeat, Incident, Mail, Operation
-from feeds.services import budget, health, inbox
+from feeds.models import Case, Connection, DriftFinding, DriftReport, Heartbeat, Incident, ListingWalk, Mail, Operation
+from feeds.services import budget, health, inbox, quiet, sweep
 from feeds.services.budget import BudgetState
 from feeds.services.home import CappedCount, capped_count
 from feeds.services.inbox import InboxHealth
+from feeds.services.quiet import Waiting
 from feeds.states import OPEN_OPERATION_STATES, DriftKind, MailState, Meaning, OperationState, Tone
 
 COUNT_CAP = 10_000
@@ -58,6 +59,7 @@ class Snapshot:
     as_of: datetime
     worker_beat: datetime | None
     poll_beat: datetime | None
+    list_waits: Waiting | None
     figures_beat: datetime | None
     queue_waiting: CappedCount
     queue_oldest: datetime | None
@@ -109,6 +111,7 @@ def read(now: datetime | None = None) -> Snapshot:
         as_of=now,
         worker_beat=beats.get(health.WORKER),
         poll_beat=beats.get(health.POLL),
+        list_waits=quiet.waiting(ListingWalk.objects.filter(name=sweep.NAME).defer("seen").first()),
         figures_beat=beats.get(health.FIGURES),
         queue_waiting=_capped(queue.waiting_count(COUNT_CAP)),
         queue_oldest=queue.oldest_waiting_since(),
@@ -219,11 +222,16 @@ def _queue(snapshot: Snapshot) -> Part:
 def _poll(snapshot: Snapshot) -> Part:
     age = _age(snapshot, snapshot.poll_beat)
     is_late = age is None or age.total_seconds() > health.POLL_STALE_SECONDS
+    value = _("never") if age is None else _("%s ago") % _duration(age)
+    if snapshot.list_waits is not None:
+        value += _(
+            "; the list of all companies waits since %(since)s for links in customers' hands, until %(until)s at most"
+        ) % {"since": _clock(snapshot.list_waits.since), "until": _clock(snapshot.list_waits.until)}
     return Part(
         key="poll",
         title=_("Last good poll"),
         tone=Tone.BAD if is_late else Tone.GOOD,
-        value=_("never") if age is None else _("%s ago") % _duration(age),
+        value=value,
         meaning=_("When statuses were last read from Codat by schedule. Until then they may have changed unseen."),
         as_of=snapshot.as_of,
         advice=_(
@@ -260,8 +268,10 @@ def _budget(snapshot: Snapshot) -> Part:
             "since": "" if state.postponed_since is None else _(" since %s") % _clock(state.postponed_since),
         }
         tone = Tone.WARNING
-        advice = _(
-            "Polling waits for the clock, or until the quota resets%s. Webhooks and what people ask for go on."
+        advice = (
+            _("Polling waits for the clock, or until the quota resets%s. Webhooks and what people ask for go on.")
+            if state.planned
+            else _("Polling and webhooks wait until the quota resets%s. What people ask for goes on.")
         ) % _at(state.resets_at)
     elif snapshot.readings_due.value > state.planned:
         tone, advice = Tone.WARNING, _("Polling will be postponed before the day is over: see the POLL_ settings.")
@@ -280,6 +290,11 @@ def _inbox(snapshot: Snapshot) -> Part:
         findings.append(_("Some could not be applied: read why in the list of webhooks, and apply them again."))
     if oldest > WEBHOOK_SLOW_SECONDS:
         findings.append(_("Received webhooks wait too long: look at the workers and the queue."))
+    if state.postponed and state.postponed_since is not None:
+        findings.append(
+            _("%(count)s wait for quota since %(since)s: none is lost, they are applied once Codat's quota allows.")
+            % {"count": _number(state.postponed), "since": _clock(state.postponed_since)}
+        )
     if state.bad_signatures_today:
         findings.append(
             _("Wrong signatures: a secret was changed at one end only, or somebody else calls the address.")

@@ -21,8 +21,12 @@ from django.db import transaction
 from django.template.loader import render_to_string
 from django.urls import reverse
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
+from feeds import audit, queue
+from feeds.audit import Actor
 from feeds.models import Case, CaseEvent, Incident, Mail
+from feeds.services.errors import Refused
 from feeds.states import CaseEventKind, MailKind, MailState
 
 log = structlog.get_logger(__name__)
@@ -79,6 +83,30 @@ def send_due() -> int:
         if _claim(mail):
             sent += _send(mail)
     return sent
+
+
+def why_not_again(mail: Mail) -> str:
+    """Why it makes no sense to send this mail again now; empty when it does."""
+    if mail.state == MailState.QUEUED:
+        return _("It is waiting to be sent already.")
+    if mail.state == MailState.SENT:
+        return _("It was sent. What it told stands on the case.")
+    incident = mail.case.incident if mail.case is not None else None
+    if mail.state == MailState.HELD and incident is not None and incident.released_at is None:
+        return _("Its incident is open, and would hold it again. Release the incident first.")
+    return ""
+
+
+def send_again(mail: Mail, *, actor: Actor) -> None:
+    """Try a mail anew that failed or was held, with as many attempts as a new one. Raises Refused for any other."""
+    with transaction.atomic(), audit.acting(actor):
+        mail = Mail.objects.select_for_update().get(pk=mail.pk)
+        if reason := why_not_again(mail):
+            raise Refused(reason)
+        mail.state, mail.attempts, mail.error, mail.next_attempt_at = MailState.QUEUED, 0, "", timezone.now()
+        mail.save(update_fields=["state", "attempts", "error", "next_attempt_at", "updated_at"])
+        audit.record("mail_resent", mail, kind=mail.kind)
+        queue.enqueue(queue.SEND_MAILS)
 
 
 def prune(*, older_than: timedelta) -> int:

@@ -34,13 +34,14 @@ class Priority(IntEnum):
 
     INTERACTIVE = 0
     LINK = 1
-    CASE = 2
-    PENDING = 3
-    HEALTHY = 4
+    WEBHOOK = 2
+    CASE = 3
+    PENDING = 4
+    HEALTHY = 5
 
 
 BACKGROUND = (Priority.LINK, Priority.CASE, Priority.PENDING, Priority.HEALTHY)
-"""The order in which due connections are read."""
+"""The order in which due connections are read. A webhook's reading is asked for by the webhook, not by a date."""
 
 
 def due(priority: Priority, now: datetime) -> QuerySet[Connection]:

@@ -51,6 +51,7 @@ _REPAIR = frozenset(
     }
 )
 _WORK_THE_INBOX = frozenset({"feeds.view_webhookevent", "feeds.reapply_webhook"})
+_WORK_THE_OUTBOX = frozenset({"feeds.view_mail", "feeds.resend_mail"})
 _SEE_CASES = frozenset({"feeds.view_case", "feeds.view_incident", "feeds.view_statusevent"})
 _WORK_CASES = _SEE_CASES | {"feeds.work_case", "feeds.release_incident"}
 _SEE_DRIFT = frozenset({"feeds.view_driftreport", "feeds.view_driftfinding"})
@@ -65,13 +66,14 @@ ROLES: dict[str, frozenset[str]] = {
     RELATIONSHIP_MANAGERS: _SEE_CUSTOMERS | _HAND_OVER_LINKS | _ONBOARD | {"feeds.rename_sourceaccount"},
     SUPPORT: (
         _SEE_CUSTOMERS | _HAND_OVER_LINKS | _REPAIR | _WORK_CASES | _WORK_THE_INBOX | _WATCH_OPERATIONS | _SEE_DRIFT
+        | _WORK_THE_OUTBOX
         | {"feeds.adopt_company"}
     ),
     # Auditors see who did what, and neither change anything nor see a link or a whole account number.
     COMPLIANCE_AUDITORS: _SEE_CUSTOMERS | _SEE_CASES | _SEE_DRIFT | _SEE_THE_SYSTEM | _SEE_USERS,
     ADMINISTRATORS: (
         _SEE_CUSTOMERS | _HAND_OVER_LINKS | _ONBOARD | _REPAIR | _WORK_CASES | _SEE_THE_SYSTEM | _SEE_USERS
-        | _MANAGE_USERS | _WORK_THE_INBOX | _WATCH_OPERATIONS | _SEE_DRIFT
+        | _MANAGE_USERS | _WORK_THE_INBOX | _WORK_THE_OUTBOX | _WATCH_OPERATIONS | _SEE_DRIFT
         | {"feeds.adopt_company", "feeds.delete_company"}
     ),
 }  # fmt: skip

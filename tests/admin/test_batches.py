@@ -11,6 +11,7 @@ from django.db import connection as database
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
+from pytest_django.fixtures import Settings
 
 from feeds.models import AuditEntry, Batch, BatchItem, Company
 from feeds.services.roles import COMPLIANCE_AUDITORS, RELATIONSHIP_MANAGERS
@@ -119,6 +120,24 @@ def test_who_retried_is_kept(staff: Client) -> None:
     entry = AuditEntry.objects.filter(source="admin").latest("pk")
     assert entry.changes["onboarding_state"] == ["failed", "queued"]
     assert entry.actor_name.startswith("Robin")
+
+
+def test_of_a_large_batch_the_queue_does_what_one_page_cannot_wait_for(
+    staff: Client, settings: Settings, drain_queue: Callable[[], int], codat: SandboxProcess
+) -> None:
+    settings.BULK_LIMIT = 2
+    batch = batch_of(*[OnboardingState.FAILED] * 5)
+    bad = batch.companies.order_by("pk")[2]
+    bad.source_accounts.all().delete()
+    answer = staff.post(retry_url(batch), follow=True)
+    assert texts(answer) == ["2 companies continue. The others follow by themselves."]
+    assert batch.companies.filter(onboarding_state=OnboardingState.FAILED).count() == 3
+    drain_queue()
+    states = sorted(batch.companies.values_list("onboarding_state", flat=True))
+    assert states == ["failed", *["link_ready"] * 4]
+    pressed = AuditEntry.objects.filter(source="admin", changes__onboarding_state=["failed", "queued"])
+    assert pressed.count() == 4
+    assert set(pressed.values_list("actor_name", flat=True)) == {pressed[0].actor_name}
 
 
 def test_without_a_failure_there_is_nothing_to_retry(staff: Client) -> None:

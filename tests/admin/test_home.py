@@ -178,7 +178,7 @@ def test_it_costs_the_same_for_a_small_and_a_large_bank(role: str) -> None:
     few = queries()
     busy_bank(user, count=49)
     assert queries() == few
-    assert few <= 22
+    assert few <= 20
 
 
 class TestSite:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections import Counter
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -20,9 +21,10 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 from pytest_django.fixtures import Settings
 
-from feeds import audit
+from feeds import audit, queue, tasks
 from feeds.models import CodatQuota, Company, Connection, DailyFigure, StatusEvent, WebhookEvent
-from feeds.services import inbox, leases, onboarding, sync
+from feeds.services import inbox, leases, onboarding, operations_page, sync
+from feeds.services.polling import Priority
 from feeds.states import SeenBy, WebhookState
 from tests import twins
 from tests.factories import (
@@ -597,6 +599,113 @@ def test_a_worker_killed_in_mid_reading_loses_nothing(
     assert twins.here() == twins.there(codat)
     changes = StatusEvent.objects.filter(seen_by=SeenBy.WEBHOOK).values_list("connection", "account", "new")
     assert len(changes) == len(set(changes)) == 3
+
+
+# --- The budget ------------------------------------------------------------------------------------------------------
+class TestBudget:
+    def test_at_the_reserve_it_waits_for_quota_and_no_attempt_is_counted(
+        self, customer: Company, codat: SandboxProcess, drain_queue: Drain
+    ) -> None:
+        codat.connect(*ids(customer))
+        quota_left(20)
+        before = codat.requests_made(ACCOUNTS_READ)
+        event = arrives("bankFeeds.sourceAccount.connected", customer.codat_id)
+        drain_queue()
+        event.refresh_from_db()
+        assert (event.state, event.attempts) == (WebhookState.RECEIVED, 0)
+        assert event.postponed_since is not None
+        assert event.due_at is not None
+        assert event.due_at > timezone.now() + timedelta(minutes=4)
+        assert codat.requests_made(ACCOUNTS_READ) == before
+
+    def test_it_is_applied_once_the_quota_allows(
+        self, customer: Company, codat: SandboxProcess, drain_queue: Drain
+    ) -> None:
+        codat.connect(*ids(customer))
+        quota_left(20)
+        event = arrives("bankFeeds.sourceAccount.connected", customer.codat_id)
+        drain_queue()
+        for _again in range(3):  # as long as it does not, it stays postponed, without a task for each
+            WebhookEvent.objects.update(due_at=timezone.now())
+            assert inbox.sweep() == 0
+        assert OrmQ.objects.count() == 0
+
+        quota_left(900)
+        WebhookEvent.objects.update(due_at=timezone.now())
+        assert inbox.sweep() == 1
+        drain_queue()
+        event.refresh_from_db()
+        assert (event.state, event.attempts, event.error) == (WebhookState.APPLIED, 1, "")
+        assert event.postponed_since is None
+        assert twins.here() == twins.there(codat)
+
+    def test_it_says_since_when_and_how_many_and_is_not_taken_for_slow(
+        self, customer: Company, drain_queue: Drain
+    ) -> None:
+        quota_left(20)
+        for _ in range(2):
+            arrives("connection.connected", customer.codat_id)
+        drain_queue()
+        WebhookEvent.objects.update(received_at=timezone.now() - timedelta(hours=5))
+        health = inbox.lag()
+        assert health.postponed == 2
+        assert health.postponed_since is not None
+        assert health.oldest_unapplied_seconds is None
+        page = operations_page.parts(operations_page.read())
+        said = {part.key: f"{part.value} {part.advice}" for part in page}
+        assert "2 wait for quota since" in said["webhooks"]
+        assert "none is lost" in said["webhooks"]
+        assert "look at the workers" not in said["webhooks"]
+
+    def test_it_comes_before_cases_and_after_links(self) -> None:
+        assert Priority.LINK < Priority.WEBHOOK < Priority.CASE
+
+    def test_news_of_the_quota_itself_always_get_through(self, drain_queue: Drain) -> None:
+        quota_left(0)
+        event = arrives("client.rateLimit.reset", dailyQuota=1000, quotaRemaining=1000)
+        CodatQuota.objects.update(read_at=timezone.now() - timedelta(minutes=1))
+        drain_queue()
+        assert state_of(event) == WebhookState.APPLIED
+        assert CodatQuota.objects.get().remaining == 1000
+
+
+def quota_left(remaining: int) -> None:
+    """Codat's last reply said so, of 1,000 calls; the day is nearly over. The reserve is 200."""
+    CodatQuota.objects.update_or_create(
+        pk=1,
+        defaults={
+            "limit": 1000,
+            "remaining": remaining,
+            "resets_at": timezone.now() + timedelta(hours=1),
+            "read_at": timezone.now(),
+        },
+    )
+
+
+# --- Forgotten -------------------------------------------------------------------------------------------------------
+class TestPrune:
+    def test_only_what_was_applied_long_ago_goes(self, settings: Settings) -> None:
+        settings.WEBHOOK_KEEP_DAYS = 30
+        for state in WebhookState.values:
+            for days in (29, 31):
+                at = timezone.now() - timedelta(days=days)
+                event = WebhookEventFactory(state=state, applied_at=at if state == "applied" else None)
+                WebhookEvent.objects.filter(pk=event.pk).update(received_at=at)
+        assert tasks.prune_webhooks() == "1 deleted"
+        left = Counter(WebhookEvent.objects.values_list("state", flat=True))
+        assert left == {state: 1 if state == "applied" else 2 for state in WebhookState.values}
+
+    def test_a_large_inbox_is_pruned_in_parts(self, monkeypatch: pytest.MonkeyPatch, drain_queue: Drain) -> None:
+        monkeypatch.setattr(inbox, "PRUNED_AT_ONCE", 2)
+        monkeypatch.setattr(inbox, "PRUNE_SECONDS", 0.0)
+        long_ago = timezone.now() - timedelta(days=400)
+        WebhookEventFactory.create_batch(5, state=WebhookState.APPLIED, applied_at=long_ago)
+        assert inbox.prune() == 2
+        drain_queue()
+        assert not WebhookEvent.objects.exists()
+
+    def test_it_is_scheduled(self) -> None:
+        assert queue.PRUNE_WEBHOOKS in {entry.func for entry in queue.SCHEDULES}
 
 
 # --- Watched ---------------------------------------------------------------------------------------------------------

@@ -468,7 +468,7 @@ def test_the_failed_of_a_batch_are_retried_and_only_they(codat: SandboxProcess, 
     progress = onboarding.batch_progress(result.batch)
     assert (progress.done, progress.failed, progress.waiting) == (1, 2, 0)
     SourceAccount.objects.filter(company=companies[0]).delete()  # this one cannot be retried
-    assert onboarding.retry_failed(result.batch, actor=RM) == 1
+    assert onboarding.retry_failed(result.batch, actor=RM).accepted == 1
     drain_queue()
     progress = onboarding.batch_progress(Batch.objects.get())
     assert (progress.done, progress.failed, progress.waiting) == (2, 1, 0)

@@ -1,0 +1,175 @@
+"""The outbox on screen: what was told to whom, and Send again for what was not delivered."""
+
+from __future__ import annotations
+
+from smtplib import SMTPServerDisconnected
+from typing import Any
+
+import pytest
+from django.core import mail as sent_mails
+from django.core.mail.backends.locmem import EmailBackend
+from django.test import Client
+from django.urls import reverse
+from django.utils import timezone
+from django_q.models import OrmQ
+
+from feeds.models import AuditEntry, Mail
+from feeds.services import outbox
+from feeds.services.roles import ADMINISTRATORS, COMPLIANCE_AUDITORS, RELATIONSHIP_MANAGERS, SUPPORT
+from feeds.states import MailKind, MailState
+from tests.factories import CaseFactory, CompanyFactory, ConnectionFactory, IncidentFactory, MailFactory, UserFactory
+from tests.queue_drain import drain
+
+pytestmark = pytest.mark.django_db
+
+LIST = reverse("admin:feeds_mail_changelist")
+
+
+def browser(*permissions: str) -> Client:
+    """Someone signed in who sees mails."""
+    client = Client()
+    client.force_login(UserFactory(permissions=["feeds.view_mail", *permissions]))
+    return client
+
+
+@pytest.fixture
+def staff() -> Client:
+    """Someone who may send mails again."""
+    return browser("feeds.resend_mail")
+
+
+def action_url(mail: Mail) -> str:
+    return reverse("admin:feeds_mail_action", args=[mail.pk, "send-again"])
+
+
+def page(client: Client, mail: Mail) -> str:
+    return str(client.get(reverse("admin:feeds_mail_change", args=[mail.pk])).content.decode())
+
+
+def press(client: Client, mail: Mail) -> list[str]:
+    """Press Send again; the messages that follow."""
+    answer = client.post(action_url(mail), follow=True)
+    assert answer.status_code == 200
+    return [str(message) for message in answer.context["messages"]]
+
+
+def held(*, released: bool) -> Mail:
+    """A mail that an incident held."""
+    incident = IncidentFactory(released_at=timezone.now() if released else None)
+    mail: Mail = MailFactory(state=MailState.HELD, case=CaseFactory(incident=incident))
+    return mail
+
+
+class TestSendAgain:
+    @pytest.mark.parametrize("state", [MailState.FAILED, MailState.HELD])
+    def test_it_is_sent_as_it_was_written(self, state: MailState, staff: Client) -> None:
+        mail = MailFactory(error="SMTPServerDisconnected") if state == MailState.FAILED else held(released=True)
+        assert press(staff, mail) == ["Queued: it is sent within a minute."]
+        drain()
+        mail.refresh_from_db()
+        assert (mail.state, mail.attempts, mail.error) == (MailState.SENT, 1, "")
+        (message,) = sent_mails.outbox
+        assert (message.subject, message.to, message.body) == (mail.subject, ["support@bank.example"], mail.body)
+
+    def test_it_is_hidden_and_refused_without_the_permission(self) -> None:
+        mail, client = MailFactory(), browser()
+        assert action_url(mail) not in page(client, mail)
+        assert client.get(action_url(mail)).status_code == 403
+        assert client.post(action_url(mail)).status_code == 403
+        mail.refresh_from_db()
+        assert mail.state == MailState.FAILED
+        assert not OrmQ.objects.exists()
+
+    @pytest.mark.parametrize(
+        ("state", "why"),
+        [
+            (MailState.QUEUED, "It is waiting to be sent already."),
+            (MailState.SENT, "It was sent. What it told stands on the case."),
+            (MailState.HELD, "Its incident is open, and would hold it again. Release the incident first."),
+        ],
+    )
+    def test_it_says_why_it_makes_no_sense_now(self, state: MailState, why: str, staff: Client) -> None:
+        waits = timezone.now() if state == MailState.QUEUED else None
+        mail = held(released=False) if state == MailState.HELD else MailFactory(state=state, next_attempt_at=waits)
+        assert press(staff, mail) == [why]
+        mail.refresh_from_db()
+        assert mail.state == state
+        assert not OrmQ.objects.exists()
+
+    def test_what_the_mail_server_answers_is_on_the_mail(self, staff: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+        def refuse(*_args: Any) -> int:
+            raise SMTPServerDisconnected("gone")
+
+        monkeypatch.setattr(EmailBackend, "send_messages", refuse)
+        mail = MailFactory()
+        press(staff, mail)
+        drain()
+        mail.refresh_from_db()
+        assert (mail.state, mail.attempts) == (MailState.QUEUED, 1)
+        assert "SMTPServerDisconnected" in page(staff, mail)
+        monkeypatch.undo()
+
+    def test_the_history_says_who_pressed_it(self, staff: Client) -> None:
+        mail = MailFactory()
+        press(staff, mail)
+        entry = AuditEntry.objects.get(event="mail_resent")
+        assert (entry.object_pk, entry.source) == (str(mail.pk), "admin")
+        assert entry.actor is not None
+
+    def test_looking_at_the_confirmation_changes_nothing(self, staff: Client) -> None:
+        mail = MailFactory()
+        assert "support@bank.example" in staff.get(action_url(mail)).content.decode()
+        mail.refresh_from_db()
+        assert mail.state == MailState.FAILED
+
+    def test_two_who_press_at_once_send_one(self, staff: Client) -> None:
+        mail = MailFactory()
+        press(staff, mail)
+        assert press(staff, mail) == ["It is waiting to be sent already."]
+        drain()
+        assert len(sent_mails.outbox) == 1
+
+
+class TestWhatIsShown:
+    def test_the_list_says_what_was_told_to_whom_when_and_about_what(self, staff: Client) -> None:
+        mail = MailFactory(to="a@bank.example,b@bank.example", state=MailState.SENT, sent_at=timezone.now())
+        found = staff.get(LIST).content.decode()
+        assert mail.case is not None
+        for text in (mail.subject, "Sent", "Feed broke", "a@bank.example, b@bank.example", f"#{mail.case.pk}"):
+            assert text in found
+        assert f'datetime="{mail.sent_at.isoformat()}"' in found
+
+    def test_the_page_shows_the_text_escaped_and_what_went_wrong(self, staff: Client) -> None:
+        mail = MailFactory(body="<b>Café</b> & co", error="SMTPServerDisconnected")
+        found = page(staff, mail)
+        assert "&lt;b&gt;Café&lt;/b&gt; &amp; co" in found
+        assert "SMTPServerDisconnected" in found
+        assert "Have EMAIL_URL and the addresses checked, then press Send again." in found
+
+    def test_filters_and_search_find_the_one(self, staff: Client) -> None:
+        company = CompanyFactory(customer_number="C-77", codat_id="codat-77", in_codat=False)
+        wanted = MailFactory(kind=MailKind.RECOVERED, case=CaseFactory(connection=ConnectionFactory(company=company)))
+        MailFactory(state=MailState.SENT)
+        for query in ({"state__exact": "failed"}, {"kind__exact": "recovered"}, {"q": "C-77"}, {"q": "codat-77"}):
+            answer = staff.get(LIST, query)
+            assert list(answer.context["cl"].result_list) == [wanted], query
+
+    def test_who_may_see_and_who_may_send(self) -> None:
+        for role, sees in (
+            (SUPPORT, True),
+            (ADMINISTRATORS, True),
+            (COMPLIANCE_AUDITORS, False),
+            (RELATIONSHIP_MANAGERS, False),
+        ):
+            user = UserFactory(role=role)
+            assert user.has_perm("feeds.view_mail") is sees
+            assert user.has_perm("feeds.resend_mail") is sees
+
+
+def test_a_failed_mail_is_led_to_from_system_health() -> None:
+    MailFactory()
+    client = Client()
+    client.force_login(UserFactory(role=SUPPORT))
+    found = client.get(reverse("admin:operations_page")).content.decode()
+    assert f"{LIST}?state__exact=failed" in found
+    assert outbox.why_not_again(MailFactory()) == ""
