@@ -170,10 +170,10 @@ def _cases(user: User, now: datetime) -> Cases:
         "unassigned": is_open.filter(owner__isnull=True),
         "overdue": is_open.filter(due_at__lte=now),
     }
-    counts = {f"{name}_cases": _CountOf(found.values("pk")[: COUNT_CAP + 1]) for name, found in parts.items()}
-    counted = User.objects.filter(pk=user.pk).values(**counts).get()
-    found = {name: counted[f"{name}_cases"] for name in parts}
-    return Cases(**{name: CappedCount(min(count, COUNT_CAP), count > COUNT_CAP) for name, count in found.items()})
+    counts = [_CountOf(found.values("pk")[: COUNT_CAP + 1]) for found in parts.values()]
+    counted: tuple[int, ...] = User.objects.filter(pk=user.pk).values_list(*counts).get()
+    capped = [CappedCount(min(count, COUNT_CAP), count > COUNT_CAP) for count in counted]
+    return Cases(**dict(zip(parts, capped, strict=True)))
 
 
 def _system() -> System:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from django.test import Client
+from django.urls import reverse
 from django.utils import timezone
 from django_q.models import OrmQ
 from pytest_django.fixtures import Settings
@@ -18,7 +21,8 @@ from feeds.codat.schemas import Quota
 from feeds.models import CodatQuota, Connection, ListingWalk
 from feeds.services import budget, gateway, polling, sweep, sync
 from feeds.services.polling import Priority
-from tests.factories import ConnectionFactory
+from feeds.services.roles import SUPPORT
+from tests.factories import ConnectionFactory, UserFactory
 from tests.sandbox_process import SandboxProcess
 from tests.seeded import seed
 
@@ -159,9 +163,16 @@ def test_after_a_day_of_polling_people_still_get_through_and_the_state_says_what
     assert state.postponed + state.planned >= 5000 - read
     assert state.postponed_since is not None
     assert ListingWalk.objects.get(name=sweep.NAME).complete_as_of is not None, "one call tells all statuses"
+    client = Client()
+    client.force_login(UserFactory(role=SUPPORT))
+    page = client.get(reverse("admin:operations_page")).content.decode()
+    said = re.search(r"([\d,]+) of 1,000 left: 200 kept for people.*?; ([\d,]+) postponed since", page, flags=re.DOTALL)
+    assert said is not None, "the page says what waits"
+    assert int(said[2].replace(",", "")) == state.postponed
     for connection in Connection.objects.select_related("company")[:20]:
-        sync.refresh_company(connection.company, actor=RM)
-    assert poor_codat.stats()["requests"]
+        refresh = reverse("admin:feeds_company_action", args=[connection.company_id, "refresh-status"])
+        answer = client.post(refresh, follow=True)
+        assert [str(message) for message in answer.context["messages"]] == ["Read from Codat: nothing has changed."]
 
 
 # --- Requests a minute -----------------------------------------------------------------------------------------------

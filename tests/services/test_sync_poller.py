@@ -486,7 +486,7 @@ def test_once_a_fault_is_over_our_statuses_equal_codats(
         sync.poll()
         drain()
 
-    assert codat.faults()[0]["hits"] >= 1 or path == CONNECTIONS
+    assert codat.faults()[0]["hits"] >= 1
     here = Connection.objects.filter(gone_at__isnull=True)
     assert dict(here.values_list("codat_id", "status")) == statuses_there(codat)
     assert Connection.objects.get(gone_at__isnull=False) == lost
