@@ -14,15 +14,17 @@ from feeds import audit
 from feeds.models import Case, Company, SourceAccount
 from feeds.services import onboarding, sync
 from feeds.services.roles import SUPPORT
-from feeds.states import CaseCause, CaseState, DriftKind
+from feeds.states import CaseCause, CaseState, ConnectionStatus, DriftKind, MailState
 from tests.browser.conftest import Screens
 from tests.factories import (
     CaseEventFactory,
     CaseFactory,
     CompanyFactory,
+    ConnectionFactory,
     DriftFindingFactory,
     DriftReportFactory,
     IncidentFactory,
+    MailFactory,
     SourceAccountFactory,
     UserFactory,
 )
@@ -92,6 +94,71 @@ def test_a_case_is_taken_verified_and_closes_by_itself(
     page.get_by_role("link", name="Whole timeline of the company").click()
     expect(page.get_by_text("Create company")).not_to_have_count(0)
     sofie.check("company-timeline")
+
+
+def test_a_feed_that_codat_still_calls_linked_is_repaired_with_a_link(
+    customer: Company, sofie: Screens, window: Callable[..., Screens]
+) -> None:
+    page = sofie.page
+    sofie.open(reverse("admin:feeds_case_change", args=[Case.objects.get().pk]))
+    expect(page.get_by_text("Linked", exact=True)).to_be_visible()
+    page.get_by_role("button", name="Refresh link").click()
+    drain()
+    page.reload()
+    expect(page.get_by_text("link ready")).to_be_visible()
+    sofie.check("case-link-ready")
+    page.get_by_role("link", name="Show link").click()
+    page.get_by_role("button", name="Show link").click()
+    link = page.get_by_label("Customer link", exact=True).input_value()
+    page.get_by_role("link", name="Done").click()
+
+    customers = window().page
+    customers.goto(link)
+    customers.get_by_role("button", name="Get credentials").click()
+    customers.get_by_role("button", name="Continue").click()
+    customers.get_by_role("button", name="Connect").click()
+    expect(customers.get_by_text("Your bank feed is connected")).to_be_visible()
+
+    page.get_by_role("button", name="Verify now").click()
+    expect(page.locator(".messagelist")).to_contain_text("The feed works, and the case is closed.")
+    expect(page.get_by_text("not needed")).to_be_visible()
+    sofie.check("case-repaired")
+
+
+def test_a_link_that_a_reading_replaced_is_said_so_on_every_screen_that_shows_links(sofie: Screens) -> None:
+    shown = timezone.now() - timedelta(minutes=10)
+    connection = ConnectionFactory(with_link=True, status=ConnectionStatus.UNLINKED, link_shown_at=shown)
+    case = CaseFactory(connection=connection)
+    addresses = {
+        "case": reverse("admin:feeds_case_change", args=[case.pk]),
+        "company": reverse("admin:feeds_company_change", args=[case.company_id]),
+        "connection": reverse("admin:feeds_connection_change", args=[connection.pk]),
+    }
+    for name, address in addresses.items():
+        sofie.open(address)
+        expect(sofie.page.get_by_text("link replaced")).to_be_visible()
+        sofie.check(f"{name}-link-replaced")
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (1280, "dark"), (400, "light")])
+def test_a_failed_mail_is_found_read_and_sent_again(window: Callable[..., Screens], width: int, scheme: str) -> None:
+    UserFactory(username="sofie", role=SUPPORT)
+    mail = MailFactory(error="SMTPServerDisconnected")
+    MailFactory(state=MailState.SENT, sent_at=timezone.now())
+    screens = window(width=width, color_scheme=scheme)
+    screens.sign_in("sofie")
+    page = screens.page
+    screens.open(f"{reverse('admin:feeds_mail_changelist')}?state__exact=failed")
+    screens.check(f"mails-{width}-{scheme}")
+    page.get_by_role("link", name=mail.subject).click()
+    expect(page.get_by_text("A feed broke. Take the case.")).to_be_visible()
+    screens.check(f"mail-{width}-{scheme}")
+    page.get_by_role("link", name="Send again").click()
+    screens.check(f"mail-send-again-{width}-{scheme}")
+    page.get_by_role("button", name="Send again").click()
+    expect(page.get_by_text("Queued: it is sent within a minute.")).to_be_visible()
+    mail.refresh_from_db()
+    assert mail.state == MailState.QUEUED
 
 
 def test_closing_is_refused_while_codat_says_broken_and_what_was_typed_is_kept(

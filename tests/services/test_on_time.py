@@ -49,7 +49,12 @@ def customer(transactional_db: None, codat: SandboxProcess) -> Company:
 def worker(customer: Company, codat: SandboxProcess, tmp_path: Path) -> Any:
     """A worker that sweeps and polls as often as in production."""
     process = WorkerProcess(
-        codat_url=codat.url, api_key=codat.api_key, log=tmp_path / "worker.log", WORKER_SWEEP_SECONDS="5"
+        codat_url=codat.url,
+        api_key=codat.api_key,
+        log=tmp_path / "worker.log",
+        WORKER_SWEEP_SECONDS="5",
+        WORKER_HEARTBEAT_SECONDS="30",
+        WORKER_FROZEN_SECONDS="120",
     )
     process.start()
     yield process
@@ -103,7 +108,7 @@ def test_by_webhook_long_before_the_next_poll_and_so_are_a_break_and_its_end(
         wait_until(
             lambda: screen.shows("connected → disconnected"), seconds=BY_WEBHOOK, what="the break on the timeline"
         )
-        assert Case.objects.get().is_open
+        wait_until(lambda: Case.objects.open().exists(), seconds=BY_WEBHOOK, what="the case")
         codat.connect(customer.codat_id, connection_id)
         wait_until(lambda: not Case.objects.get().is_open, seconds=BY_WEBHOOK, what="the end of the case")
         assert Case.objects.get().state == CaseState.CLOSED
