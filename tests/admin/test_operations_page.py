@@ -25,12 +25,13 @@ from feeds.models import (
     DriftReport,
     Heartbeat,
     Incident,
+    ListingWalk,
     Mail,
     Operation,
     StatusEvent,
     WebhookEvent,
 )
-from feeds.services import figures, health, inbox, operations_page
+from feeds.services import figures, health, inbox, operations_page, sweep
 from feeds.services.operations_page import Part
 from feeds.states import (
     CaseOutcome,
@@ -213,7 +214,30 @@ def test_readings_that_wait_for_quota_are_told_with_the_time_since_when(support:
     found = part("budget")
     assert found.tone == Tone.WARNING
     assert "; 1 postponed since " in found.value
+    assert "Polling and webhooks wait until the quota resets" in warnings_on(page(support))
+    assert "What people ask for goes on." in warnings_on(page(support))
+
+
+def test_readings_that_only_wait_for_the_clock_hold_no_webhook_back(support: Client, well: None) -> None:
+    ConnectionFactory(poll_due_at=timezone.now() - HOUR)
+    CodatQuota.objects.update(limit=1000, remaining=300, resets_at=timezone.now() + 20 * HOUR)
+    assert "; 1 postponed since " in part("budget").value
     assert "Webhooks and what people ask for go on." in warnings_on(page(support))
+
+
+def test_webhooks_that_wait_for_quota_are_told_with_the_time_since_when(support: Client, well: None) -> None:
+    make_webhook(1, WebhookState.RECEIVED, age=HOUR)
+    WebhookEvent.objects.update(postponed_since=timezone.now() - HOUR)
+    assert "1 wait for quota since" in warnings_on(page(support))
+    assert "look at the workers" not in part("webhooks").advice
+
+
+def test_a_list_that_waits_for_customers_links_says_until_when(support: Client, well: None) -> None:
+    assert "the list of all companies waits" not in part("poll").value
+    ListingWalk.objects.create(name=sweep.NAME, waiting_since=timezone.now() - HOUR)
+    found = part("poll")
+    assert "the list of all companies waits since" in found.value
+    assert found.tone == Tone.GOOD
 
 
 def test_more_readings_than_the_day_allows_are_told_before_they_are_postponed(well: None) -> None:
