@@ -14,10 +14,21 @@ from django.urls import reverse
 
 from feeds import audit, tasks
 from feeds.audit import Actor
-from feeds.models import AuditEntry, Batch, Case, Company, Connection, Incident, Operation, SourceAccount
+from feeds.models import (
+    AccessGrant,
+    AuditEntry,
+    Batch,
+    Case,
+    Company,
+    Connection,
+    Incident,
+    Operation,
+    SourceAccount,
+)
 from feeds.services import accounts, onboarding
 from feeds.states import CaseCause, OperationState
 from tests.factories import (
+    AccessGrantFactory,
     BatchFactory,
     CaseFactory,
     CompanyFactory,
@@ -41,6 +52,7 @@ CHANGES: dict[type[models.Model], tuple[Callable[[], Any], str, object]] = {
     Batch: (BatchFactory, "label", "Tuesday"),
     Case: (CaseFactory, "cause", CaseCause.CUSTOMER_STOPPED),
     Incident: (IncidentFactory, "note", "Codat's status page"),
+    AccessGrant: (AccessGrantFactory, "ended_by_name", "Rosa Marchetti"),
     User: (UserFactory, "email", "robin@bank.example"),
     Group: (lambda: Group.objects.create(name="Night shift"), "name", "Day shift"),
 }
