@@ -14,6 +14,7 @@ from django.urls import reverse
 
 from feeds import audit, tasks
 from feeds.audit import Actor
+<<<<<<< HEAD
 from feeds.models import (
     AuditEntry,
     Batch,
@@ -25,9 +26,25 @@ from feeds.models import (
     Operation,
     SourceAccount,
 )
+||||||| 90327c5
+from feeds.models import AuditEntry, Batch, Case, Company, Connection, Incident, Operation, SourceAccount
+=======
+from feeds.models import (
+    AccessGrant,
+    AuditEntry,
+    Batch,
+    Case,
+    Company,
+    Connection,
+    Incident,
+    Operation,
+    SourceAccount,
+)
+>>>>>>> rights
 from feeds.services import accounts, onboarding
 from feeds.states import CaseCause, OperationState
 from tests.factories import (
+    AccessGrantFactory,
     BatchFactory,
     CalloutVersionFactory,
     CaseFactory,
@@ -53,6 +70,7 @@ CHANGES: dict[type[models.Model], tuple[Callable[[], Any], str, object]] = {
     Case: (CaseFactory, "cause", CaseCause.CUSTOMER_STOPPED),
     CalloutVersion: (CalloutVersionFactory, "title_fr", "Avant"),
     Incident: (IncidentFactory, "note", "Codat's status page"),
+    AccessGrant: (AccessGrantFactory, "ended_by_name", "Rosa Marchetti"),
     User: (UserFactory, "email", "robin@bank.example"),
     Group: (lambda: Group.objects.create(name="Night shift"), "name", "Day shift"),
 }

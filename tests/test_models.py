@@ -28,6 +28,8 @@ from feeds.models import (
 )
 from feeds.states import CalloutState, CaseState, MailKind, Meaning, OperationKind, OperationState
 from tests.factories import (
+    AccessGrantFactory,
+    ApprovalFactory,
     BatchFactory,
     CalloutVersionFactory,
     CaseFactory,
@@ -101,6 +103,10 @@ CHECKED = [
     Bad("callout_published_has_dates", CalloutVersionFactory, {"superseded_on": LONG_AGO}),
     Bad("callout_published_is_attested", CalloutVersionFactory, {"attested_on": LONG_AGO}),
     Bad("callout_published_is_attested", CalloutVersionFactory, {"attested_by_name": "Robin Staff"}),
+    Bad("approval_state_known", ApprovalFactory, {"state": "perhaps"}),
+    Bad("approval_has_reason", ApprovalFactory, {"reason": ""}),
+    Bad("access_grant_has_reason", AccessGrantFactory, {"reason": ""}),
+    Bad("access_grant_ends_later", AccessGrantFactory, {"expires_at": LONG_AGO}),
     Bad("mail_kind_known", mail, {"kind": "spam"}),
     Bad("mail_state_known", mail, {"state": "lost", "next_attempt_at": None}),
     Bad("mail_waits_while_queued", mail, {"next_attempt_at": None}),
@@ -116,6 +122,8 @@ UNIQUE = {
     "case_one_open_per_connection",
     "incident_one_at_a_time",
     "mail_key_unique",
+    "approval_one_open_per_key",
+    "approval_by_somebody_else",
     "callout_one_published",
     "callout_superseded_after_published",
     "daily_figure_unique",
@@ -258,6 +266,18 @@ def test_what_was_approved_or_withdrawn_never_becomes_a_draft_again(state: Callo
     row = CalloutVersion.objects.filter(pk=CalloutVersionFactory(state=state).pk)
     refuses("callout_text_frozen", lambda: row.update(state=CalloutState.DRAFT))
     refuses("callout_text_frozen", lambda: row.update(state=CalloutState.SUBMITTED))
+
+
+def test_the_same_is_asked_for_once_at_a_time() -> None:
+    approval = ApprovalFactory()
+    ApprovalFactory(connection=approval.target, state="refused")
+    refuses("approval_one_open_per_key", lambda: ApprovalFactory(connection=approval.target))
+
+
+def test_nobody_decides_their_own_request() -> None:
+    approval = ApprovalFactory()
+    approval.decided_by = approval.requested_by
+    refuses("approval_by_somebody_else", approval.save)
 
 
 def test_a_mail_with_a_key_exists_once() -> None:

@@ -145,10 +145,10 @@ class UserAdmin(ActionsAdmin[User], _StockUserAdmin):
         if change and isinstance(form, UserForm) and approvals.is_needed(CHANGE_ROLES):
             before, wanted = form.rights_before, form.put_back()
             if wanted != before:
-                self._ask(request, obj, form, people.differences(before, wanted), wanted)
+                self._ask_for_rights(request, obj, form, people.differences(before, wanted), wanted)
         super().save_model(request, obj, form, change)
 
-    def _ask(
+    def _ask_for_rights(
         self, request: HttpRequest, user: User, form: UserForm, differences: list[str], wanted: dict[str, Any]
     ) -> None:
         try:
