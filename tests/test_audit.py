@@ -14,8 +14,8 @@ from django.urls import reverse
 
 from feeds import audit, tasks
 from feeds.audit import Actor
-<<<<<<< HEAD
 from feeds.models import (
+    AccessGrant,
     AuditEntry,
     Batch,
     CalloutVersion,
@@ -26,21 +26,6 @@ from feeds.models import (
     Operation,
     SourceAccount,
 )
-||||||| 90327c5
-from feeds.models import AuditEntry, Batch, Case, Company, Connection, Incident, Operation, SourceAccount
-=======
-from feeds.models import (
-    AccessGrant,
-    AuditEntry,
-    Batch,
-    Case,
-    Company,
-    Connection,
-    Incident,
-    Operation,
-    SourceAccount,
-)
->>>>>>> rights
 from feeds.services import accounts, onboarding
 from feeds.states import CaseCause, OperationState
 from tests.factories import (

@@ -16,7 +16,7 @@ def drop(apps, schema_editor):
 
 class Migration(migrations.Migration):
     dependencies = [
-        ('feeds', '0042_mail_about_emergency_access'),
+        ('feeds', '0041_access_grant'),
     ]
 
     operations = [migrations.RunPython(make, drop)]

@@ -1,18 +1,8 @@
 """Who may open and do what: every address, export and action of the product, as one table.
 
-<<<<<<< HEAD
 `services.roles` gives the rights; this table says, in the words of who checks them, what must come of them. A test
-walks every address and action that exists with every role and fails on any difference, and on any without a line here.
-docs/rights.md is written from it.
-||||||| 90327c5
-`services.roles` gives the rights; this table says, in the words of who checks them, what must come of them. A test walks
-every address and action that exists with every role and fails on any difference, and on any that has no line here.
-docs/rights.md is written from it.
-=======
-`services.roles` gives the rights; this table says, in the words of who checks them, what must come of them. A test
-walks every address and action that exists with every role and fails on any difference, and on any that has no line
+walks every address and action that exists with every role and fails on any difference, and on any without a line
 here. docs/rights.md is written from it.
->>>>>>> rights
 
 To add one: a screen of a model is one `Screen`, any other address one `Page`, a button one `Action`, an entry of a
 list's menu one `ListAction`.
