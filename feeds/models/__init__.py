@@ -1,7 +1,7 @@
 """One module per noun. Fields, constraints, querysets, small predicates: no I/O, no HTTP."""
 
 from feeds.models import lookups  # noqa: F401  # registers itself
-from feeds.models.audit_entry import AuditEntry
+from feeds.models.audit_entry import AuditEntry, AuditPurge, AuditSeal, AuditSealDelivery
 from feeds.models.batch import Batch, BatchItem
 from feeds.models.case import Case, CaseEvent, Incident
 from feeds.models.company import Company
@@ -18,6 +18,9 @@ from feeds.models.webhook import WebhookEvent
 __all__ = [
     "BANK_FEEDS_PLATFORM_KEY",
     "AuditEntry",
+    "AuditPurge",
+    "AuditSeal",
+    "AuditSealDelivery",
     "Batch",
     "BatchItem",
     "Case",
