@@ -114,6 +114,11 @@ CASE_DIGEST_HOUR: int = env.int("CASE_DIGEST_HOUR", default=8)
 INCIDENT_THRESHOLD: int = env.int("INCIDENT_THRESHOLD", default=10)
 INCIDENT_WINDOW_MINUTES: int = env.int("INCIDENT_WINDOW_MINUTES", default=60)
 
+# --- Change history --------------------------------------------------------------------------------------------------
+# Where seals go off this host: file:///path, mailto:somebody@bank.example, https://user:secret@host/path.
+AUDIT_SEAL_TO: list[str] = env.list("AUDIT_SEAL_TO", default=[])
+AUDIT_RETENTION_DAYS: int = env.int("AUDIT_RETENTION_DAYS", default=2557)
+
 # --- Four eyes: what a second person has to approve ------------------------------------------------------------------
 FOUR_EYES: list[str] = env.list(
     "FOUR_EYES",

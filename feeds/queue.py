@@ -20,6 +20,7 @@ POLL = "feeds.tasks.poll"
 SWEEP = "feeds.tasks.sweep_listing"
 COMPARE = "feeds.tasks.compare_with_codat"
 SEND_MAILS = "feeds.tasks.send_mails"
+SEND_SEALS = "feeds.tasks.send_seals"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,9 @@ SCHEDULES = (
     Scheduled("Wake snoozed cases", "feeds.tasks.wake_snoozed_cases", minutes=1),
     Scheduled("Send mails", SEND_MAILS, minutes=1),
     Scheduled("Write digests", "feeds.tasks.write_digests", minutes=10),
+    Scheduled("Seal the change history", "feeds.tasks.seal_history", minutes=5),
+    Scheduled("Send seals", SEND_SEALS, minutes=5),
+    Scheduled("Purge old history", "feeds.tasks.purge_history", minutes=24 * 60),
     Scheduled("Prune mails", "feeds.tasks.prune_mails", minutes=24 * 60),
     Scheduled("Prune finished tasks", "feeds.tasks.prune_finished_tasks", minutes=24 * 60),
 )

@@ -11,7 +11,21 @@ from typing import ParamSpec
 import structlog
 
 from feeds import audit, queue
-from feeds.services import cases, drift, figures, health, inbox, links, notifications, onboarding, outbox, sync
+from feeds.services import (
+    cases,
+    drift,
+    figures,
+    health,
+    inbox,
+    links,
+    notifications,
+    onboarding,
+    outbox,
+    retention,
+    seal_delivery,
+    seals,
+    sync,
+)
 
 P = ParamSpec("P")
 
@@ -93,6 +107,25 @@ def write_digests() -> str:
 def wake_snoozed_cases() -> str:
     """Bring cases back whose snooze is over."""
     return f"{cases.wake_snoozed()} woken"
+
+
+@task
+def seal_history() -> str:
+    """Seal the change history up to now."""
+    sealed = seals.seal()
+    return "waiting" if sealed.waiting else f"{sealed.entries} entries under {sealed.seals} seals"
+
+
+@task
+def send_seals() -> str:
+    """Send seals off this host."""
+    return f"{seal_delivery.send_due()} sent"
+
+
+@task
+def purge_history() -> str:
+    """Delete what is older than the retention, and record it."""
+    return f"{retention.purge()} deleted"
 
 
 @task

@@ -12,11 +12,15 @@ from pytest_django.fixtures import Settings
 
 from feeds.services import gateway
 from tests.chromium import chromium
+from tests.history import flush_with_history, let_tests_arrange
 from tests.queue_drain import drain
 from tests.sandbox_process import SandboxProcess, sandbox, sandbox_server
 from tests.worker_process import WorkerProcess
 
 __all__ = ["chromium", "sandbox", "sandbox_server"]
+
+flush_with_history()
+let_tests_arrange()
 
 
 @pytest.fixture(scope="session")

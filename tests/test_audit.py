@@ -135,7 +135,7 @@ def test_a_link_is_no_history_but_that_one_was_fetched_is() -> None:
     connection.company.redirect_url = "https://link.example/company/secret"
     connection.company.notes = "Changed"
     connection.company.save()
-    assert set(history(connection.company).last().changes) == {"notes"}
+    assert history(connection.company).last().changes == {"notes": ["", "Changed"], "redirect_url": ["", "••••"]}
 
 
 @pytest.mark.parametrize(("model", "hidden"), [(Company, {"raw", "lease_token"}), (Operation, {"payload"})])
@@ -201,13 +201,6 @@ def test_the_reason_of_the_actor_is_kept_unless_the_event_has_its_own() -> None:
     with audit.acting(Actor(name="Rita", source="cli", reason="quarterly check")):
         assert recorded().reason == "quarterly check"
         assert audit.record("looked_at", CompanyFactory(), reason="this one").reason == "this one"
-
-
-def test_an_old_entry_keeps_its_actor_when_it_is_saved_again() -> None:
-    with audit.acting(RM):
-        entry = recorded()
-    entry.save()
-    assert AuditEntry.objects.get(pk=entry.pk).actor_name == RM.name
 
 
 # --- People ask, workers do ------------------------------------------------------------------------------------------

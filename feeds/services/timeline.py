@@ -284,15 +284,11 @@ def _named(operation: Operation) -> str:
 
 # --- Links shown ----------------------------------------------------------------------------------------------------
 def _shown_rows(subject: _Subject) -> QuerySet[AuditEntry]:
-    connections = Connection.objects.filter(company_id=subject.company_id)
+    kind = ContentType.objects.get_for_model(Connection)
+    rows: QuerySet[AuditEntry] = AuditEntry.objects.filter(content_type=kind, event="link_revealed")
     if subject.connection_id is not None:
-        connections = connections.filter(pk=subject.connection_id)
-    rows: QuerySet[AuditEntry] = AuditEntry.objects.filter(
-        content_type=ContentType.objects.get_for_model(Connection),
-        object_id__in=connections.values("pk"),
-        event="link_revealed",
-    )
-    return rows
+        return rows.filter(object_pk=str(subject.connection_id))
+    return rows.filter(company_id=subject.company_id)
 
 
 def _shown_entry(shown: AuditEntry, place: Place) -> Entry:

@@ -30,12 +30,14 @@ from rich.table import Table  # noqa: E402
 
 from tests.bench import limiter, onboarding, pages, sandbox_listing  # noqa: E402, F401  # they register themselves
 from tests.bench.registry import BENCHES, Figure, Options  # noqa: E402
+from tests.history import let_tests_arrange  # noqa: E402
 
 
 def main(arguments: list[str]) -> None:
     """Run what was asked for; a bench that fails ends the run with its traceback."""
     parser = _parser()
     asked = parser.parse_args(arguments)
+    let_tests_arrange()
     if unknown := set(asked.names) - BENCHES.keys():
         parser.error(f"no such bench: {', '.join(sorted(unknown))}")
     console = Console()
