@@ -370,9 +370,7 @@ def _check_purges(purges: list[AuditPurge]) -> Iterator[Problem]:
         is_whole = purge.sha256 == hash_of(purge) and purge.previous_sha256 == before
         is_due = purge.older_than <= purge.purged_at - timedelta(days=purge.retention_days) + LATE
         if not (is_whole and is_due and seal and seal.sha256 == purge.seal_sha256):
-            text = _(
-                "The recorded purge of entries %(first)d to %(last)d was altered, or is not one of this product's."
-            )
+            text = _("The recorded purge of entries %(first)d to %(last)d was altered, or is none of ours.")
             values = {"first": purge.first_entry, "last": purge.last_entry}
             yield Problem(ProblemKind.PURGE_ALTERED, purge.last_seal, text % values)
         before = purge.sha256

@@ -48,6 +48,15 @@ def sql(statement: str, *values: object) -> int:
         return cursor.rowcount
 
 
+def forge(like: AuditEntry) -> None:
+    """Put another entry in the place of `like`, with its id and its time."""
+    overriding = "OVERRIDING SYSTEM VALUE" if connection.vendor == "postgresql" else ""
+    columns = "id, object_pk, object_repr, action, changes_text, fields, actor_name, source, reason, event, timestamp"
+    values = "%s, '', 'forged', 3, '', '', 'nobody', 'admin', '', 'looked_at', %s"
+    with unguarded():
+        sql(f"INSERT INTO feeds_auditentry ({columns}) {overriding} VALUES ({values})", like.pk, like.timestamp)  # noqa: S608
+
+
 def first_problem() -> tuple[ProblemKind, int | None]:
     """What `verify` says first."""
     problem = seals.verify().problems[0]
@@ -153,16 +162,7 @@ def test_no_column_can_be_changed_unseen(sealed: list[AuditEntry], column: str) 
 def test_an_entry_slipped_into_a_gap_of_a_sealed_batch_is_found(sealed: list[AuditEntry]) -> None:
     with unguarded():
         AuditEntry.objects.filter(pk=sealed[5].pk).delete()
-    with unguarded():
-        overriding = "OVERRIDING SYSTEM VALUE" if connection.vendor == "postgresql" else ""
-        columns = "id, object_pk, object_repr, action, changes_text, fields, actor_name, source, reason, event"
-        for pk in (sealed[5].pk,):
-            sql(
-                f"INSERT INTO feeds_auditentry ({columns}, timestamp) {overriding}"
-                " VALUES (%s, '', 'forged', 3, '', '', 'nobody', 'admin', '', 'looked_at', %s)",
-                pk,
-                sealed[5].timestamp,
-            )
+    forge(sealed[5])
     assert first_problem() == (ProblemKind.CHANGED, batch_of(sealed[5]))
 
 
@@ -335,15 +335,7 @@ def test_a_purge_record_that_was_altered_is_found(old: list[AuditEntry]) -> None
 def test_entries_that_come_back_after_a_purge_are_found(old: list[AuditEntry]) -> None:
     kept = AuditEntry.objects.get(pk=old[1].pk)
     retention.purge()
-    with unguarded():
-        overriding = "OVERRIDING SYSTEM VALUE" if connection.vendor == "postgresql" else ""
-        columns = "id, object_pk, object_repr, action, changes_text, fields, actor_name, source, reason, event"
-        sql(
-            f"INSERT INTO feeds_auditentry ({columns}, timestamp) {overriding}"
-            " VALUES (%s, '', 'forged', 3, '', '', 'nobody', 'admin', '', 'looked_at', %s)",
-            kept.pk,
-            kept.timestamp,
-        )
+    forge(kept)
     assert first_problem() == (ProblemKind.INSERTED, batch_of(kept))
 
 
