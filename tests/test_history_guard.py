@@ -1,7 +1,8 @@
 """The history is append-only: every way to change it is refused by the database, whoever asks and however.
 
-`REFUSED` is the table of docs/audit.md; what gets past the triggers is found by `verify_audit` (services/test_seals.py).
+`REFUSED` is the table of docs/audit.md; what gets past the triggers is found by `verify_audit`: services/test_seals.py.
 """
+# ruff: noqa: S608
 
 from __future__ import annotations
 
@@ -136,8 +137,8 @@ REFUSED: list[Attempt] = [
         sql(
             "INSERT INTO feeds_auditpurge (first_entry, last_entry, entries, first_seal, last_seal, seal_sha256,"
             " older_than, retention_days, actor_name, source, reason, purged_at, previous_sha256, sha256)"
-            f" SELECT 1, last_entry, entries, 1, number, sha256, {LATER}, 0, 'x', 'x', 'x', sealed_at, '{seals.GENESIS}',"
-            " 'x' FROM feeds_auditseal"
+            f" SELECT 1, last_entry, entries, 1, number, sha256, {LATER}, 0, 'x', 'x', 'x', sealed_at,"
+            f" '{seals.GENESIS}', 'x' FROM feeds_auditseal"
         ),
     ),
     ("save() of an entry", BOTH, lambda: again(sealed_entry(), reason="x").save()),

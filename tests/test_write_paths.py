@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from datetime import timedelta
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +22,12 @@ from django.db import models
 from django.test import Client, RequestFactory
 from django.urls import reverse
 from django.utils import timezone
+from pytest_django.fixtures import Settings
 
 from feeds import audit, tasks
 from feeds.models import AuditEntry, Case, Company, Connection, SourceAccount, base
-from feeds.services import onboarding
-from feeds.states import CaseCause, CaseOutcome, CaseState, ConnectionStatus, OnboardingState, WebhookState
+from feeds.services import onboarding, outbox
+from feeds.states import CaseCause, CaseOutcome, CaseState, ConnectionStatus, MailKind, OnboardingState, WebhookState
 from tests.factories import (
     BatchFactory,
     CaseFactory,
@@ -168,11 +171,12 @@ def failed_webhook() -> Any:
 
 
 Data = dict[str, str] | Callable[[], dict[str, str]]
-READS = "reads from Codat: what has changed there is in the history: "
 OBJECT_ACTIONS: dict[str, tuple[Callable[[], Any], Data] | str] = {
     "company onboard": (with_account, {}),
     "company refresh-link": (lambda: with_link().company, {}),
-    "company refresh-status": covered_by("services/test_sync.py::" + "test_what_a_refresh_changes_is_attributed"),
+    "company refresh-status": covered_by(
+        "services/test_sync.py::test_what_a_refresh_changed_is_attributed_to_who_asked"
+    ),
     "company retry": (lambda: with_account(onboarding_state=OnboardingState.FAILED), {}),
     "company show-link": (lambda: with_link().company, {}),
     "batch retry-failed": (failed_batch, {}),
@@ -184,14 +188,14 @@ OBJECT_ACTIONS: dict[str, tuple[Callable[[], Any], Data] | str] = {
     "connection show-link": (with_link, {}),
     "connection unlink": (lambda: ConnectionFactory(linked=True), WHY),
     "case close": (broken, {"outcome": CaseOutcome.NOT_WANTED, **WHY}),
-    "case generate-credentials": covered_by("admin/test_cases.py::AuditEntry"),
+    "case generate-credentials": covered_by("admin/test_cases.py::credentials_generated"),
     "case hand-over": (broken, lambda: {"to": str(UserFactory(role="Support").pk), "text": ""}),
     "case note": (broken, {"text": "Left a message."}),
     "case refresh-link": (broken, {}),
     "case revoke-credentials": (broken, WHY),
     "case set-cause": (broken, {"cause": CaseCause.QUICKBOOKS_SILENT}),
     "case show-link": (broken, {}),
-    "case snooze": (broken, lambda: {"until": str(timezone.localdate() + timezone.timedelta(days=3)), "text": "x"}),
+    "case snooze": (broken, lambda: {"until": str(timezone.localdate() + timedelta(days=3)), "text": "x"}),
     "case take": (broken, {}),
     "case verify-now": covered_by("admin/test_cases.py::test_the_change_is_attributed_to_who_pressed"),
     "driftfinding adopt": covered_by("admin/test_support.py::test_adopt_takes_the_company_over"),
@@ -294,7 +298,7 @@ TASKS: dict[str, Callable[..., str] | str] = {
     "sweep_listing": lambda connection: tasks.sweep_listing(),
     "wake_snoozed_cases": lambda connection: tasks.wake_snoozed_cases(),
     "purge_history": covered_by("services/test_seals.py::test_what_is_older_than_the_retention_goes"),
-    "send_mails": covered_by("services/test_notifications.py::mail_sent"),
+    "send_mails": covered_by("test_write_paths.py::test_that_a_mail_was_sent_is_history_and_of_its_text_nothing"),
     "clear_expired_links": NO_HISTORY + "links that no longer work",
     "compare_with_codat": NO_HISTORY + "its report",
     "heartbeat": NO_HISTORY + "a heartbeat",
@@ -316,7 +320,7 @@ def connection(codat: SandboxProcess, drain_queue: Callable[[], int]) -> Connect
     connection = Connection.objects.select_related("company").get()
     codat.connect(connection.company.codat_id, connection.codat_id)
     Connection.objects.update(poll_due_at=timezone.now())
-    past = timezone.now() - timezone.timedelta(hours=1)
+    past = timezone.now() - timedelta(hours=1)
     CaseFactory(state=CaseState.SNOOZED, snoozed_until=past)
     return connection
 
@@ -341,10 +345,20 @@ def test_the_table_names_every_task() -> None:
     assert declared == set(TASKS)
 
 
+def test_that_a_mail_was_sent_is_history_and_of_its_text_nothing(settings: Settings, mailoutbox: list[Any]) -> None:
+    case = broken()
+    key = {"subject": "Feed broke", "context": {"case": case, "url": "https://feeds.example"}, "case": case}
+    outbox.put(MailKind.BROKE, to=["support@bank.example"], **key)  # type: ignore[arg-type]
+    assert tasks.send_mails() == "1 sent"
+    entry = AuditEntry.objects.get(event="mail_sent")
+    assert (entry.company_id, entry.actor_name, entry.object_repr) == (case.company_id, "worker", "Feed broke")
+    assert entry.additional_data == {"kind": "broke", "to": "support@bank.example"}
+
+
 # --- Commands --------------------------------------------------------------------------------------------------------
 COMMANDS = {
     "codat_sandbox": NO_HISTORY + "the stand-in's own database",
-    "onboard": "test_onboard_command.py::actor",
+    "onboard": "test_write_paths.py::test_what_the_command_stores_is_in_the_name_it_was_given",
     "seal_audit": NO_HISTORY + "seals",
     "setup": "test_write_paths.py::test_setup_leaves_history",
     "verify_audit": "reads only",
@@ -354,6 +368,15 @@ COMMANDS = {
 
 def test_the_table_names_every_command() -> None:
     assert {name for name, app in get_commands().items() if app == "feeds"} == set(COMMANDS)
+
+
+def test_what_the_command_stores_is_in_the_name_it_was_given(tmp_path: Path) -> None:
+    UserFactory(username="rita", first_name="Rita", last_name="Moreau", role="Relationship managers")
+    before = last_entry()
+    call_command("onboard", str(TESTS.parent / "docs/sample/companies.csv"), username="rita", stdout=StringIO())
+    entries = AuditEntry.objects.filter(pk__gt=before)
+    assert {(it.actor_name, it.source) for it in entries} == {("Rita Moreau", "command line")}
+    assert {it.content_type.model for it in entries} >= {"company", "sourceaccount", "batch"}
 
 
 def test_setup_leaves_history() -> None:
