@@ -28,7 +28,7 @@ from django.db import connection  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
-from tests.bench import limiter, onboarding, pages, sandbox_listing  # noqa: E402, F401  # they register themselves
+from tests.bench import history, limiter, onboarding, pages, sandbox_listing  # noqa: E402, F401  # they register themselves
 from tests.bench.registry import BENCHES, Figure, Options  # noqa: E402
 from tests.history import let_tests_arrange  # noqa: E402
 
