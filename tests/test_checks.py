@@ -31,6 +31,7 @@ PRODUCTION: dict[str, Any] = {
     "EMAIL_BACKEND": "django.core.mail.backends.smtp.EmailBackend",
     "SITE_URL": "https://feeds.bank.example",
     "CASE_NOTIFY_TO": ["support@bank.example"],
+    "AUDIT_SEAL_TO": ["file:///mnt/worm/seals.jsonl", "mailto:audit@bank.example", "https://a:b@vault.bank.example/s"],
     "DATABASES": {"default": {"ENGINE": "django.db.backends.postgresql", "OPTIONS": {}}},
 }
 DEVELOPMENT: dict[str, Any] = {
@@ -122,6 +123,14 @@ WHOLE_HEADER = base64.b64encode(b"an-invented-key-that-was-encoded-already").dec
         ("feeds.E025", {"METRICS_TOKEN": "guessed"}),
         ("feeds.W001", {"DATABASES": {"default": {"ENGINE": "django.db.backends.sqlite3", "OPTIONS": {}}}}),
         ("feeds.W003", {"WEBHOOK_SECRETS": []}),
+        ("feeds.E040", {"AUDIT_SEAL_TO": ["seals.jsonl"]}),
+        ("feeds.E040", {"AUDIT_SEAL_TO": ["file://seals.jsonl"]}),
+        ("feeds.E040", {"AUDIT_SEAL_TO": ["mailto:nobody"]}),
+        ("feeds.E040", {"AUDIT_SEAL_TO": ["https:///path"]}),
+        ("feeds.E040", {"AUDIT_SEAL_TO": ["https://[vault/path"]}),
+        ("feeds.E040", {"AUDIT_SEAL_TO": ["http://vault.bank.example/seals"]}),
+        ("feeds.E041", {"AUDIT_RETENTION_DAYS": 364}),
+        ("feeds.W040", {"AUDIT_SEAL_TO": []}),
         ("feeds.W002", {"EMAIL_BACKEND": "django.core.mail.backends.console.EmailBackend"}),
     ],
 )

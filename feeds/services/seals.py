@@ -172,7 +172,7 @@ def _horizon() -> int | None:
 def _seal_run(horizon: int, size: int) -> AuditSeal | None:
     before = AuditSeal.objects.first()
     found = digest(_entries(before.last_entry if before else 0, horizon)[:size])
-    if not found.entries:
+    if found.oldest_at is None or found.newest_at is None:  # nothing to seal
         return None
     made = AuditSeal(
         number=before.number + 1 if before else 1,
