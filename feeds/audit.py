@@ -7,6 +7,7 @@ number revealed) by `record`. All get the actor of the surrounding `acting` bloc
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -222,14 +223,25 @@ def _stamp(sender: type[AuditEntry], instance: AuditEntry, **_kwargs: Any) -> No
     instance.actor_email = actor.user.email if actor.user else None
     instance.actor_name = actor.name
     instance.source = actor.source
-    instance.reason = instance.reason or actor.reason
+    instance.reason = _without_numbers(instance.reason or actor.reason)
     instance.remote_addr = actor.remote_addr
     instance.fields = "".join(f",{name}" for name in sorted(instance.changes)) + "," if instance.changes else ""
+    for name in _FREE_TEXT & set(instance.changes or ()):
+        instance.changes[name] = [_without_numbers(str(value)) for value in instance.changes[name]]
     context = structlog.contextvars.get_contextvars()
     instance.cid = context.get("request_id") or context.get("task_id")
     row = _about.get()
     if instance.company_id is None and row is not None and _is_about(instance, row):
         instance.company_id = _customer(row)
+
+
+_FREE_TEXT = {"note", "notes", "outcome_reason", "reason"}
+_LONG_NUMBER = re.compile(r"\d{8,}")
+
+
+def _without_numbers(text: str) -> str:
+    """What people type, with numbers masked that may be a whole account number: this copy can never be corrected."""
+    return _LONG_NUMBER.sub(lambda number: mask(number[0]), text)
 
 
 def _is_about(entry: AuditEntry, row: models.Model) -> bool:

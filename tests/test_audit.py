@@ -119,6 +119,28 @@ def test_account_numbers_are_masked_before_and_after() -> None:
     assert not re.search(r"90041773\d{4}", written)
 
 
+def test_a_whole_number_that_somebody_typed_into_a_text_is_masked() -> None:
+    entry = audit.record("looked_at", CompanyFactory(), reason="Asked about 900417733218 on the phone, 3 times.")
+    assert entry.reason == "Asked about ••••3218 on the phone, 3 times."
+    company = CompanyFactory(notes="Account 900417733218")
+    company.notes = "Account 900417739999"
+    with audit.acting(Actor(name="Rita", source="cli", reason="from 900417733218")):
+        company.save()
+    assert history(company).last().changes["notes"] == ["Account ••••3218", "Account ••••9999"]
+    assert not re.search(r"90041773\d{4}", str(list(AuditEntry.objects.values())))
+
+
+def test_an_entry_knows_its_customer_and_its_fields() -> None:
+    account = SourceAccountFactory()
+    account.name, account.currency = "Payroll", "CAD"
+    account.save()
+    for row in (account, account.company, CaseFactory(), OperationFactory()):
+        assert {entry.company_id for entry in history(row)} == {getattr(row, "company_id", row.pk)}
+    assert history(account).last().fields == ",currency,name,"
+    assert list(AuditEntry.objects.touching("currency").filter(object_pk=str(account.pk)))[0] == history(account).last()
+    assert history(UserFactory()).last().company_id is None
+
+
 def test_a_corrected_number_with_the_same_end_is_still_a_change() -> None:
     account = SourceAccountFactory(account_number="900417733218")
     account.account_number = "800417733218"

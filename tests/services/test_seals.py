@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from io import StringIO
 from pathlib import Path
 from threading import Thread
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from django.core.management import CommandError, call_command
@@ -276,6 +277,41 @@ def test_a_destination_that_fails_is_tried_again_and_the_reason_is_kept(settings
     failed = AuditSealDelivery.objects.get(state="queued")
     assert (failed.error, failed.attempts) == ("FileNotFoundError", 1)
     assert failed.next_attempt_at is not None
+
+
+class Vault(BaseHTTPRequestHandler):
+    """A web address that takes seals, after refusing the first."""
+
+    taken: ClassVar[list[tuple[str, str | None, dict[str, Any]]]] = []
+
+    def do_POST(self) -> None:
+        """Keep what came."""
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.taken.append((self.path, self.headers["Authorization"], body))
+        self.send_response(503 if len(self.taken) == 1 else 204)
+        self.end_headers()
+
+    def log_message(self, *_args: Any) -> None:
+        """Nothing on the screen."""
+
+
+def test_a_seal_goes_to_a_web_address_until_it_is_taken(settings: Settings) -> None:
+    Vault.taken.clear()
+    server = HTTPServer(("127.0.0.1", 0), Vault)
+    Thread(target=server.serve_forever, daemon=True).start()
+    settings.AUDIT_SEAL_TO = [f"http://robin:hunter2@127.0.0.1:{server.server_port}/seals?from=here"]
+    write(1)
+    seals.seal()
+    assert seal_delivery.send_due() == 0
+    waiting = AuditSealDelivery.objects.get()
+    assert (waiting.state, waiting.error) == ("queued", "The destination answered 503.")
+    AuditSealDelivery.objects.update(next_attempt_at=seals.database_now())
+    assert seal_delivery.send_due() == 1
+    server.shutdown()
+    server.server_close()
+    assert AuditSealDelivery.objects.get().state == "sent"
+    seal = seal_delivery.published(AuditSeal.objects.get())
+    assert Vault.taken == [("/seals?from=here", "Basic cm9iaW46aHVudGVyMg==", seal)] * 2
 
 
 def test_what_is_stored_of_a_destination_holds_no_password(settings: Settings) -> None:
