@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from auditlog.models import AbstractLogEntry, LogEntryManager
 from django.conf import settings
-from django.db import models
+from django.db import connection, models
 from django.db.models import Q
 from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
@@ -21,8 +21,30 @@ class AuditEntryQuerySet(models.QuerySet["AuditEntry"]):
     """Sets of entries that several rooms ask for."""
 
     def touching(self, field: str) -> AuditEntryQuerySet:
-        """Entries in which `field` (its name in the model) was set or changed."""
-        return self.filter(fields__contains=f",{field},")
+        """Entries in which `field` (its name in the model) was set or changed. Asks the database twice at once.
+
+        Of a field that few entries touch, the index tells which those are; one that many touch is soon met in a list
+        that is read from its end. Either way alone would read a million entries for the other kind.
+        """
+        found = AuditEntry.objects.order_by().filter(fields__in=_combinations(field)).values_list("pk", flat=True)
+        few = list(found[: FEW + 1])
+        return self.filter(fields__contains=f",{field},") if len(few) > FEW else self.filter(pk__in=few)
+
+
+FEW = 1000
+
+
+def _combinations(field: str) -> list[str]:
+    """The values of `fields` that name the field: some hundred exist, and each step here is one look into the index."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "WITH RECURSIVE combination(names) AS ("
+            " SELECT min(fields) FROM feeds_auditentry WHERE fields > ''"
+            " UNION ALL SELECT (SELECT min(fields) FROM feeds_auditentry WHERE fields > combination.names)"
+            " FROM combination WHERE combination.names IS NOT NULL"
+            ") SELECT names FROM combination WHERE names IS NOT NULL"
+        )
+        return [names for (names,) in cursor.fetchall() if f",{field}," in names]
 
 
 _Manager = LogEntryManager.from_queryset(AuditEntryQuerySet)
