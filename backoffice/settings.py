@@ -132,6 +132,11 @@ CALLOUT_NOTIFY_TO: list[str] = env.list("CALLOUT_NOTIFY_TO", default=[])
 RM_SEES_ALL_CUSTOMERS: bool = env.bool("RM_SEES_ALL_CUSTOMERS", default=False)
 EMERGENCY_ACCESS_HOURS: int = env.int("EMERGENCY_ACCESS_HOURS", default=8)
 
+# --- Change history --------------------------------------------------------------------------------------------------
+# Where seals go off this host: file:///path, mailto:somebody@bank.example, https://user:secret@host/path.
+AUDIT_SEAL_TO: list[str] = env.list("AUDIT_SEAL_TO", default=[])
+AUDIT_RETENTION_DAYS: int = env.int("AUDIT_RETENTION_DAYS", default=2557)
+
 # --- Four eyes: what a second person has to approve ------------------------------------------------------------------
 FOUR_EYES: list[str] = env.list(
     "FOUR_EYES",

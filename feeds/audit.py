@@ -1,25 +1,32 @@
 """The change history: who did what, from where, why. The only importer of the audit library.
 
-Rows that change are written by django-auditlog when they are saved; events that change no row (a link shown, an
-account number revealed) are written by `record`. Both get the actor of the surrounding `acting` block. Fields are an
-allow-list.
+Rows that change are written by django-auditlog when they are saved, by `update`, `update_rows` and `bulk_create` when
+many are written at once (the models refuse that anywhere else); events that change no row (a link shown, an account
+number revealed) by `record`. All get the actor of the surrounding `acting` block. Fields are an allow-list.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
-from typing import Any
+from copy import copy
+from dataclasses import dataclass, replace
+from functools import wraps
+from operator import attrgetter
+from typing import Any, TypeVar
 
 import structlog
 from auditlog.diff import model_instance_diff
 from auditlog.registry import auditlog
+from auditlog.signals import pre_log
 from django.contrib.auth.base_user import AbstractBaseUser
-from django.contrib.auth.models import AnonymousUser, Group, User
+from django.contrib.auth.models import AnonymousUser, Group, GroupManager, User, UserManager
+from django.contrib.auth.signals import user_logged_in, user_logged_out, user_login_failed
 from django.contrib.contenttypes.models import ContentType
-from django.db import models
+from django.db import models, transaction
+from django.db.models import QuerySet
 from django.db.models.signals import pre_save
 from django.http import HttpRequest, HttpResponse
 
@@ -28,15 +35,32 @@ from feeds.models import (
     AccessGrant,
     Approval,
     AuditEntry,
+    AuditPurge,
+    AuditSeal,
+    AuditSealDelivery,
     Batch,
+    BatchItem,
     CalloutVersion,
     Case,
+    CaseEvent,
+    CodatQuota,
     Company,
     Connection,
+    DailyFigure,
+    DriftFinding,
+    DriftReport,
+    Heartbeat,
     Incident,
+    ListingWalk,
+    Mail,
     Operation,
     SourceAccount,
+    StatusEvent,
+    WebhookEvent,
 )
+from feeds.models.base import AuditedQuerySet, entries_are_written
+
+M = TypeVar("M", bound=models.Model)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,73 +105,170 @@ def acting(actor: Actor) -> Iterator[None]:
         _current.reset(token)
 
 
-def record(event: str, target: models.Model, *, reason: str = "", **details: str | int) -> AuditEntry:
+def record(
+    event: str,
+    target: models.Model | None = None,
+    *,
+    text: str = "",
+    company: Company | None = None,
+    reason: str = "",
+    **details: str | int,
+) -> AuditEntry:
     """Write an event that changes no row.
 
     `event` is a short verb phrase in snake case ("link_revealed"), `details` hold no secrets (ids, counts, states).
+    An event about no row in particular, such as an export, has a `text` that says what it was about. The customer is
+    the target's, unless `company` names another.
     """
-    entry: AuditEntry = AuditEntry.objects.create(
-        content_type=ContentType.objects.get_for_model(target),
-        object_pk=str(target.pk),
-        object_id=target.pk if isinstance(target.pk, int) else None,
-        object_repr=str(target),
-        action=AuditEntry.Action.ACCESS,
-        event=event,
-        reason=reason,
-        additional_data=dict(details) or None,
-    )
+    entry = _entry(target, AuditEntry.Action.ACCESS)
+    entry.event = event
+    entry.reason = reason
+    entry.additional_data = dict(details) or None
+    if target is None:
+        entry.object_repr = text
+    if company is not None:
+        entry.company_id = company.pk
+    entry.save(force_insert=True)
     return entry
 
 
-def record_updates(updates: Iterable[tuple[models.Model, models.Model, Collection[str]]]) -> None:
-    """Write what saving each row would have written, for rows that were saved together.
+def update(rows: QuerySet[Any], **values: Any) -> int:
+    """What `rows.update(**values)` does, with the entries that saving each row would have written; how many rows.
 
-    Each of `updates` is the row before, the row after, and the names of the fields that were saved.
+    `values` are plain values, no expressions. Rows that have them already are left alone.
     """
-    entries = []
-    for before, after, fields in updates:
-        if changes := model_instance_diff(before, after, fields_to_check=fields):
-            entry = AuditEntry(
-                content_type=ContentType.objects.get_for_model(after),
-                object_pk=str(after.pk),
-                object_id=after.pk,
-                object_repr=str(after),
-                action=AuditEntry.Action.UPDATE,
-                changes=changes,
-            )
-            _stamp(AuditEntry, entry)
-            entries.append(entry)
-    AuditEntry.objects.bulk_create(entries)
+    with transaction.atomic():
+        changed = []
+        for before in rows.select_for_update(of=("self",)):
+            after = copy(before)
+            for name, value in values.items():
+                setattr(after, name, value)
+            if any(getattr(before, name) != value for name, value in values.items()):
+                changed.append((before, after))
+        with entries_are_written():
+            rows.model._default_manager.filter(pk__in=[after.pk for _before, after in changed]).update(**values)
+        _add(_update_entry(before, after, values) for before, after in changed)
+    return len(changed)
+
+
+def update_rows(updates: Iterable[tuple[models.Model, models.Model, Mapping[str, Any]]]) -> None:
+    """Save rows that changed each in its own way, with their entries in one statement.
+
+    Each of `updates` is the row before, the row after, and the columns to save with their values.
+    """
+    updates = list(updates)
+    with transaction.atomic():
+        with entries_are_written():
+            for _before, after, values in updates:
+                type(after)._default_manager.filter(pk=after.pk).update(**values)
+        _add(_update_entry(before, after, values) for before, after, values in updates)
+
+
+def bulk_create(rows: Sequence[M], *, batch_size: int = 500) -> list[M]:
+    """Add rows of one model, and the entries that saving each would have written."""
+    if not rows:
+        return []
+    with transaction.atomic():
+        with entries_are_written():
+            made = type(rows[0])._default_manager.bulk_create(rows, batch_size=batch_size)
+        _add(_entry(row, AuditEntry.Action.CREATE, model_instance_diff(None, row)) for row in made)
+    return made
+
+
+def _update_entry(before: models.Model, after: models.Model, fields: Collection[str]) -> AuditEntry:
+    changes = model_instance_diff(before, after, fields_to_check=list(fields))
+    return _entry(after, AuditEntry.Action.UPDATE, changes)
+
+
+def _entry(target: models.Model | None, action: int, changes: dict[str, Any] | None = None) -> AuditEntry:
+    entry: AuditEntry = AuditEntry(action=action, changes=changes)
+    if target is not None:
+        entry.content_type = ContentType.objects.get_for_model(target)
+        entry.object_pk = str(target.pk)
+        entry.object_id = target.pk if isinstance(target.pk, int) else None
+        entry.object_repr = str(target)
+        entry.company_id = _customer(target)
+    return entry
+
+
+def _add(entries: Iterable[AuditEntry]) -> None:
+    """Save entries of updates and creations, leaving out those in which nothing changed."""
+    telling = [entry for entry in entries if entry.changes]
+    for entry in telling:
+        _stamp(AuditEntry, entry)
+    AuditEntry.objects.bulk_create(telling, batch_size=500)
+
+
+_CUSTOMERS: dict[type[models.Model], str] = {Company: "pk", CaseEvent: "case.company_id", Mail: "case.company_id"}
+"""Where a row names its customer, if not in `company_id`."""
+
+
+def _customer(row: models.Model) -> int | None:
+    try:
+        found: int | None = attrgetter(_CUSTOMERS.get(type(row), "company_id"))(row)
+    except AttributeError:  # a row that belongs to no customer, such as a mail to the whole team
+        return None
+    return found
+
+
+_about: ContextVar[models.Model | None] = ContextVar("audit_about", default=None)
+"""The row that the library is writing an entry about: it does not pass it on."""
+
+
+def _note_row(instance: models.Model, **_kwargs: Any) -> None:
+    _about.set(instance)
 
 
 def _stamp(sender: type[AuditEntry], instance: AuditEntry, **_kwargs: Any) -> None:
-    if not instance._state.adding:
-        return
+    """Fill in who, from where and why. Nothing is ever saved twice: the database would refuse."""
     actor = current_actor()
-    instance.actor = actor.user
+    instance.actor_id = actor.user.pk if actor.user else None
     instance.actor_email = actor.user.email if actor.user else None
     instance.actor_name = actor.name
     instance.source = actor.source
-    instance.reason = instance.reason or actor.reason
+    instance.reason = _without_numbers(instance.reason or actor.reason)
     instance.remote_addr = actor.remote_addr
+    instance.fields = "".join(f",{name}" for name in sorted(instance.changes)) + "," if instance.changes else ""
+    for name in _FREE_TEXT & set(instance.changes or ()):
+        instance.changes[name] = [_without_numbers(str(value)) for value in instance.changes[name]]
     context = structlog.contextvars.get_contextvars()
     instance.cid = context.get("request_id") or context.get("task_id")
+    row = _about.get()
+    if instance.company_id is None and row is not None and _is_about(instance, row):
+        instance.company_id = _customer(row)
 
 
+_FREE_TEXT = {"note", "notes", "outcome_reason", "reason"}
+_LONG_NUMBER = re.compile(r"\d{8,}")
+
+
+def _without_numbers(text: str) -> str:
+    """What people type, with numbers masked that may be a whole account number: this copy can never be corrected."""
+    return _LONG_NUMBER.sub(lambda number: mask(number[0]), text)
+
+
+def _is_about(entry: AuditEntry, row: models.Model) -> bool:
+    kind = ContentType.objects.get_for_model(row)
+    return bool(entry.content_type_id == kind.pk and str(entry.object_pk) == str(row.pk))
+
+
+# --- What is kept ----------------------------------------------------------------------------------------------------
 _AUDITED: dict[type[models.Model], dict[str, Any]] = {
-    # The redirect URL is left out: it is an address for the customer, and auditors see no customer's link.
+    # Of the redirect URL an auditor may know that it changed: it is an address for the customer.
     Company: {
         "include_fields": [
-            "customer_number", "legal_name", "contact_name", "contact_email", "language", "country", "manager", "notes",
-            "codat_id", "codat_name", "codat_created_at", "onboarding_state", "onboarding_error",
-            "gone_at",
-        ]
+            "uid", "customer_number", "legal_name", "contact_name", "contact_email", "language", "country", "manager",
+            "notes", "redirect_url", "codat_id", "codat_name", "codat_created_at", "onboarding_state",
+            "onboarding_error", "gone_at",
+        ],
+        "mask_fields": ["redirect_url"],
+        "mask_callable": "feeds.audit.hide_value",
     },
     # The link itself is left out on purpose; that one was fetched is what an auditor may know.
     Connection: {
         "include_fields": [
-            "company", "codat_id", "platform_key", "integration_id", "source_id", "status", "link_fetched_at",
-            "last_sync_at", "errors", "gone_at",
+            "company", "codat_id", "platform_key", "integration_id", "integration_key", "source_id", "source_type",
+            "platform_name", "status", "link_fetched_at", "last_sync_at", "errors", "gone_at",
         ]
     },
     SourceAccount: {
@@ -169,8 +290,8 @@ _AUDITED: dict[type[models.Model], dict[str, Any]] = {
     # What is broken, and how urgent it is, follows from readings: the story of a case, not its history.
     Case: {
         "include_fields": [
-            "company", "connection", "state", "owner", "cause", "outcome", "outcome_reason", "snoozed_until",
-            "times_broken",
+            "company", "connection", "incident", "state", "owner", "cause", "outcome", "outcome_reason",
+            "snoozed_until", "times_broken",
         ]
     },
     CalloutVersion: {
@@ -206,16 +327,86 @@ def mask_value(value: str) -> str:
     return mask(value)
 
 
-def hide_value(_value: str) -> str:
-    """For django-auditlog: nothing is kept of a password's hash, not even its end."""
-    return "••••"
+def hide_value(value: str) -> str:
+    """For django-auditlog: nothing is kept of a password's hash, not even its end; only whether there was a value."""
+    return "••••" if value not in ("", "None") else value
+
+
+NOT_AUDITED: dict[type[models.Model], str] = {
+    AuditEntry: "is the history",
+    AuditSeal: "append-only by itself, and chained",
+    AuditSealDelivery: "bookkeeping of seals on their way; failures show on the page of the seals",
+    AuditPurge: "append-only by itself; each is an event as well",
+    BatchItem: "says which companies one click was about; that they were asked for is in each company's history",
+    CaseEvent: "a story that is only ever added to; what it tells is in the case's history, a note is an event",
+    CodatQuota: "a reading of Codat's counter",
+    DailyFigure: "counts of the day",
+    DriftFinding: "result of a comparison; that a company was adopted is an event",
+    DriftReport: "result of a comparison",
+    Heartbeat: "proof of life of a process",
+    ListingWalk: "how far a reading of Codat's list has come",
+    Mail: "the outbox; that one was sent, or given up, is an event",
+    StatusEvent: "a log of what Codat showed, only ever added to; the status is in the history of its row",
+    WebhookEvent: "the inbox, written by Codat; what it leads to is in the history of the rows, asking again an event",
+}
+"""Models whose rows leave no entries by themselves, and why. A model is in one of the two tables, or a test fails."""
 
 
 def register_models() -> None:
     """Tell django-auditlog which fields of which models are kept (called once, when the app is ready)."""
     for model, options in _AUDITED.items():
         auditlog.register(model, **options)
+        _save_whole(model)
+    for manager in (UserManager, GroupManager):
+        setattr(manager, "_queryset_class", AuditedQuerySet)  # noqa: B010  # private, and these are not ours to subclass
+    pre_log.connect(_note_row, dispatch_uid="feeds.audit.row")
     pre_save.connect(_stamp, sender=AuditEntry, dispatch_uid="feeds.audit.stamp")
+    user_logged_in.connect(_signed_in, dispatch_uid="feeds.audit.signed_in")
+    user_login_failed.connect(_sign_in_failed, dispatch_uid="feeds.audit.sign_in_failed")
+    user_logged_out.connect(_signed_out, dispatch_uid="feeds.audit.signed_out")
+
+
+def _save_whole(model: type[models.Model]) -> None:
+    """A row and its entry are saved together or not at all, whether or not the caller opened a transaction.
+
+    Here and not in a base class: Django's own User is audited too.
+    """
+    save_base = model.save_base
+
+    @wraps(save_base)
+    def whole(self: models.Model, *args: Any, **options: Any) -> None:
+        # No savepoint: inside somebody's transaction a failure ends that one, as it does without us.
+        with transaction.atomic(savepoint=False):
+            save_base(self, *args, **options)
+
+    model.save_base = whole  # type: ignore[method-assign]
+
+
+# --- Signing in and out ----------------------------------------------------------------------------------------------
+def _signed_in(sender: Any, request: HttpRequest | None, user: User, **_kwargs: Any) -> None:
+    with acting(_at_the_door(request, user)):
+        record("signed_in", user)
+
+
+def _signed_out(sender: Any, request: HttpRequest | None, user: User | None, **_kwargs: Any) -> None:
+    if user is not None:
+        with acting(_at_the_door(request, user)):
+            record("signed_out", user)
+
+
+def _sign_in_failed(sender: Any, credentials: dict[str, Any], request: HttpRequest | None = None, **_kw: Any) -> None:
+    """Whose name was tried. A name that nobody has is not kept: it may be a password, typed one field too early."""
+    tried = User.objects.filter(username=str(credentials.get("username", ""))[:150]).first()
+    with acting(replace(Actor.person(AnonymousUser(), source="admin"), remote_addr=_address(request))):
+        record("sign_in_failed", tried, text="" if tried else "unknown user name")
+
+
+def _at_the_door(request: HttpRequest | None, user: User) -> Actor:
+    return Actor.person(user, source="admin", remote_addr=_address(request))
+
+
+def _address(request: HttpRequest | None) -> str | None:
+    return request.META.get("REMOTE_ADDR") if request is not None else None
 
 
 class AuditMiddleware:

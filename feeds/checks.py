@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from ipaddress import ip_address
 from math import ceil
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from django.apps import AppConfig
 from django.conf import settings
@@ -27,6 +27,8 @@ ACCOUNT_SCHEMAS = ("v1", "v2")
 SIGNING_PREFIX = "whsec_"
 SHORTEST_SECRET_KEY = 50
 """Django's own generator makes 50 characters, and its deployment check asks for as many."""
+SHORTEST_RETENTION_DAYS = 365
+"""As the triggers of migration 0022 have it."""
 SHORTEST_METRICS_TOKEN = 32
 LONGEST_EMERGENCY_HOURS = 72
 WORKER_OVERHEAD_SECONDS = 3
@@ -572,6 +574,52 @@ def mail_leaves_the_machine() -> list[CheckMessage]:
     )
 
 
+def seals_have_destinations_we_know() -> list[CheckMessage]:
+    """E040: a seal that cannot be sent proves nothing to anybody else."""
+    hint = "Set AUDIT_SEAL_TO to file:///path, mailto:name@host or https://host/path, separated by commas."
+    messages = []
+    for destination in settings.AUDIT_SEAL_TO:
+        try:
+            parts = urlsplit(destination)
+        except ValueError:
+            messages += _error(40, "AUDIT_SEAL_TO names a destination that is no address.", hint)
+            continue
+        name = f"{parts.scheme}:{parts.hostname or parts.path}"
+        if parts.scheme == "http" and settings.IS_PRODUCTION:
+            messages += _error(40, f"AUDIT_SEAL_TO would send seals unencrypted to {parts.hostname}.", "Use https.")
+        elif not _is_complete(parts):
+            messages += _error(40, f"AUDIT_SEAL_TO names {name}, which is no destination for seals.", hint)
+    return messages
+
+
+def _is_complete(parts: SplitResult) -> bool:
+    if parts.scheme in ("http", "https"):
+        return bool(parts.hostname)
+    if parts.scheme == "mailto":
+        return "@" in parts.path
+    return parts.scheme == "file" and not parts.netloc and parts.path.startswith("/")
+
+
+def history_is_kept_for_a_year() -> list[CheckMessage]:
+    """E041: the database lets no younger entry go, so a shorter retention would fail every night."""
+    if settings.AUDIT_RETENTION_DAYS >= SHORTEST_RETENTION_DAYS:
+        return []
+    return _error(
+        41,
+        f"AUDIT_RETENTION_DAYS is shorter than {SHORTEST_RETENTION_DAYS} days.",
+        "Set it to what your rules ask for; seven years is 2557.",
+    )
+
+
+def seals_leave_the_host() -> list[CheckMessage]:
+    """W040: whoever owns the database could write the history and its seals anew."""
+    if not settings.IS_PRODUCTION or settings.AUDIT_SEAL_TO:
+        return []
+    return _warning(
+        40, "Seals of the change history stay on this host.", "Set AUDIT_SEAL_TO to somewhere its owner cannot change."
+    )
+
+
 _UNSENT_MAIL = frozenset(f"django.core.mail.backends.{name}" for name in ("console", "dummy", "filebased", "locmem"))
 
 CHECKS: Sequence[Check] = (
@@ -603,6 +651,9 @@ CHECKS: Sequence[Check] = (
     debug_is_off,
     production_database_is_a_server,
     mail_leaves_the_machine,
+    seals_have_destinations_we_know,
+    history_is_kept_for_a_year,
+    seals_leave_the_host,
     mails_can_link,
     somebody_hears_of_cases,
     lock_out_makes_sense,

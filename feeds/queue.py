@@ -23,6 +23,7 @@ COMPARE = "feeds.tasks.compare_with_codat"
 SEND_MAILS = "feeds.tasks.send_mails"
 RETRY_BATCH = "feeds.tasks.retry_batch"
 RUN_APPROVAL = "feeds.tasks.run_approval"
+SEND_SEALS = "feeds.tasks.send_seals"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,9 @@ SCHEDULES = (
     Scheduled("Expire requests for approval", "feeds.tasks.tend_approvals", minutes=1),
     Scheduled("Write digests", "feeds.tasks.write_digests", minutes=10),
     Scheduled("Remind of callouts", "feeds.tasks.remind_of_callouts", minutes=60),
+    Scheduled("Seal the change history", "feeds.tasks.seal_history", minutes=5),
+    Scheduled("Send seals", SEND_SEALS, minutes=5),
+    Scheduled("Purge old history", "feeds.tasks.purge_history", minutes=24 * 60),
     Scheduled("Prune mails", "feeds.tasks.prune_mails", minutes=24 * 60),
     Scheduled("Prune webhooks", PRUNE_WEBHOOKS, minutes=24 * 60),
     Scheduled("Tidy sign-in", "feeds.tasks.tidy_sign_in", minutes=60),

@@ -24,6 +24,9 @@ from feeds.services import (
     notifications,
     onboarding,
     outbox,
+    retention,
+    seal_delivery,
+    seals,
     second_factors,
     sync,
 )
@@ -126,6 +129,25 @@ def run_approval(approval_pk: int) -> str:
 def tend_approvals() -> str:
     """End requests that nobody decided in time."""
     return f"{approvals.tend()} tended"
+
+
+@task
+def seal_history() -> str:
+    """Seal the change history up to now."""
+    sealed = seals.seal()
+    return "waiting" if sealed.waiting else f"{sealed.entries} entries under {sealed.seals} seals"
+
+
+@task
+def send_seals() -> str:
+    """Send seals off this host."""
+    return f"{seal_delivery.send_due()} sent"
+
+
+@task
+def purge_history() -> str:
+    """Delete what is older than the retention, and record it."""
+    return f"{retention.purge()} deleted"
 
 
 @task

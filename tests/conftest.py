@@ -15,6 +15,7 @@ from pytest_django.fixtures import Settings
 
 from feeds.services import gateway
 from tests.chromium import chromium
+from tests.history import flush_with_history, let_tests_arrange
 from tests.queue_drain import drain
 from tests.sandbox_process import SandboxProcess, sandbox, sandbox_server
 from tests.worker_process import WorkerProcess
@@ -24,6 +25,9 @@ __all__ = ["chromium", "sandbox", "sandbox_server"]
 # How long an example takes says more about what else the machine does than about the code.
 hypothesis_settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 hypothesis_settings.load_profile("patient")
+
+flush_with_history()
+let_tests_arrange()
 
 
 @pytest.fixture(scope="session")

@@ -34,7 +34,7 @@ from feeds import queue
 from feeds.audit import Actor
 from feeds.codat.errors import CodatError
 from feeds.models import Company, Connection, SourceAccount, WebhookEvent
-from feeds.services import accounts, connections, credentials, links, onboarding, sync
+from feeds.services import accounts, connections, credentials, links, onboarding, seals, sync
 from tests import webhooks
 from tests.factories import PASSWORD, CompanyFactory, SourceAccountFactory, UserFactory
 from tests.sandbox_process import SandboxProcess
@@ -216,6 +216,15 @@ def everything_done_once(kept: Kept, codat: SandboxProcess, drain: Drain, client
     with pytest.raises(CodatError):
         refused_by_codat(codat, connection, actor)
     kept.shown["command"] = output_of_the_command()
+    sign_in(user)
+    seals.seal()
+
+
+def sign_in(user: Any) -> None:
+    """With the password one field too early, then with it in the right one."""
+    door, url = Client(), reverse("admin:login")
+    door.post(url, {"username": PASSWORD, "password": "x"})
+    door.post(url, {"username": user.username, "password": PASSWORD})
 
 
 def receive_a_webhook(kept: Kept, client: Client) -> None:
@@ -305,7 +314,9 @@ def test_what_the_product_writes_down_holds_no_secret(
 
     texts = dict(places(kept))
     assert "codat_call" in texts["log"]  # it was really listened to
-    assert "credentials_generated" in texts["AuditEntry"]
+    for event in ("credentials_generated", "sign_in_failed", "signed_in"):
+        assert event in texts["AuditEntry"]
+    assert seals.verify().is_sound
     assert len(kept.secrets) == 6
     assert leaks(kept, codat) == []
 
@@ -314,7 +325,7 @@ def test_what_the_product_writes_down_holds_no_secret(
 def test_a_secret_that_does_get_written_down_is_found(kept: Kept, codat: SandboxProcess) -> None:
     kept.secrets["otp"] = "otp-of-this-test"
     logging.getLogger("feeds").warning("the customer's otp-of-this-test was refused")
-    CompanyFactory(notes=f"calls about {NUMBERS[0]}")
+    CompanyFactory(legal_name=f"Calls about {NUMBERS[0]}")
     kept.shown["screen"] = codat.api_key
 
     number = f"account number {NUMBERS[0]}"

@@ -76,6 +76,8 @@ class AuditEntryAdmin(MirrorAdmin[AuditEntry]):
     @admin.display(description=gettext_lazy("object"))
     def about(self, entry: AuditEntry) -> SafeString:
         kind = entry.content_type
+        if kind is None:
+            return format_html("{}", entry.object_repr)
         label = f"{kind.name}: {entry.object_repr}"
         try:
             url = reverse(f"admin:{kind.app_label}_{kind.model}_change", args=[entry.object_pk])
@@ -100,7 +102,7 @@ class AuditEntryAdmin(MirrorAdmin[AuditEntry]):
 
 def _changes(entry: AuditEntry) -> Iterator[str]:
     """One line a field: "status: PendingAuth → Linked". Of a new row, what it began with; of related rows, which."""
-    model = entry.content_type.model_class()
+    model = entry.content_type.model_class() if entry.content_type else None
     names = {field.name: str(field.verbose_name) for field in model._meta.concrete_fields} if model else {}
     for field, change in (entry.changes or {}).items():
         name = names.get(field, field)

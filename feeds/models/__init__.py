@@ -3,7 +3,7 @@
 from feeds.models import lookups  # noqa: F401  # registers itself
 from feeds.models.access_grant import AccessGrant
 from feeds.models.approval import Approval
-from feeds.models.audit_entry import AuditEntry
+from feeds.models.audit_entry import AuditEntry, AuditPurge, AuditSeal, AuditSealDelivery
 from feeds.models.batch import Batch, BatchItem
 from feeds.models.callout import CalloutEvent, CalloutVersion
 from feeds.models.case import Case, CaseEvent, Incident
@@ -24,6 +24,9 @@ __all__ = [
     "Approval",
     "AccessGrant",
     "AuditEntry",
+    "AuditPurge",
+    "AuditSeal",
+    "AuditSealDelivery",
     "Batch",
     "BatchItem",
     "CalloutEvent",

@@ -9,6 +9,7 @@ from django.conf import settings
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 
+from feeds.models.base import AuditedQuerySet
 from feeds.models.company import Company
 
 
@@ -31,6 +32,9 @@ class Batch(models.Model):
     companies: models.ManyToManyField[Company, BatchItem] = models.ManyToManyField(
         Company, through="BatchItem", related_name="batches"
     )
+
+    objects = AuditedQuerySet["Batch"].as_manager()
+    bookkeeping: ClassVar = frozenset({"requested_by", "source", "created_at"})
 
     class Meta:
         verbose_name = _("bulk onboarding")

@@ -10,7 +10,7 @@ from django.db import models
 from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
-from feeds.models.base import TimeStamped
+from feeds.models.base import TIMES, AuditedQuerySet, TimeStamped
 from feeds.models.company import Company
 from feeds.models.connection import Connection
 from feeds.states import CASE_MEANINGS, CaseCause, CaseEventKind, CaseOutcome, CaseState, Meaning, describe
@@ -23,6 +23,9 @@ class Incident(TimeStamped):
     released_at = models.DateTimeField(_("released"), null=True, blank=True)
     released_by_name = models.CharField(_("released by"), max_length=200, blank=True)
     note = models.TextField(_("note"), blank=True)
+
+    objects = AuditedQuerySet["Incident"].as_manager()
+    bookkeeping: ClassVar = TIMES
 
     class Meta:
         verbose_name = _("incident")
@@ -40,7 +43,7 @@ class Incident(TimeStamped):
         return f"{self.opened_at:%Y-%m-%d %H:%M}"
 
 
-class CaseQuerySet(models.QuerySet["Case"]):
+class CaseQuerySet(AuditedQuerySet["Case"]):
     """Sets of cases that several rooms ask for."""
 
     def open(self) -> CaseQuerySet:
@@ -99,6 +102,11 @@ class Case(TimeStamped):
     )
 
     objects = CaseQuerySet.as_manager()
+    # What is broken, and how urgent it is, follows from readings.
+    bookkeeping: ClassVar = TIMES | {
+        "opened_at", "broke_at", "recovered_at", "closed_at", "what_is_broken", "broken_parts", "accounts_broken",
+        "balance_held", "priority", "due_at", "checked_at", "notified_at", "notified_about", "notify_due_at",
+    }  # fmt: skip
 
     class Meta:
         verbose_name = _("case")

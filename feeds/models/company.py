@@ -11,11 +11,11 @@ from django.db import models
 from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
-from feeds.models.base import Mirrored, TimeStamped
+from feeds.models.base import READING, TIMES, AuditedQuerySet, Mirrored, TimeStamped
 from feeds.states import ONBOARDING_MEANINGS, Country, Language, Meaning, OnboardingState, describe
 
 
-class CompanyQuerySet(models.QuerySet["Company"]):
+class CompanyQuerySet(AuditedQuerySet["Company"]):
     """Sets of companies that several rooms ask for."""
 
     def due(self, now: datetime) -> CompanyQuerySet:
@@ -77,6 +77,10 @@ class Company(TimeStamped, Mirrored):
     lease_expires_at = models.DateTimeField(null=True, blank=True, editable=False)
 
     objects = CompanyQuerySet.as_manager()
+    bookkeeping: ClassVar = TIMES | READING | {
+        "due_at", "lease_token", "lease_expires_at",
+        "onboarding_changed_at", "onboarding_by", "onboarding_by_name", "onboarding_source",
+    }  # fmt: skip
 
     class Meta:
         verbose_name = _("company")

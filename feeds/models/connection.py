@@ -9,7 +9,7 @@ from django.db import models
 from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
-from feeds.models.base import Mirrored, TimeStamped
+from feeds.models.base import READING, TIMES, AuditedQuerySet, Mirrored, TimeStamped
 from feeds.models.company import Company
 from feeds.states import CONNECTION_MEANINGS, GONE_MEANING, ConnectionStatus, Meaning, describe
 
@@ -47,6 +47,12 @@ class Connection(TimeStamped, Mirrored):
     )
     last_sync_at = models.DateTimeField(_("last sync"), null=True, blank=True, editable=False)
     errors = models.JSONField(_("errors reported by Codat"), default=list, blank=True, editable=False)
+
+    objects = AuditedQuerySet["Connection"].as_manager()
+    bookkeeping: ClassVar = TIMES | READING | {
+        "link_url", "link_expires_at", "polled_at", "poll_due_at", "poll_failures", "accounts_in_codat",
+        "codat_created_at",
+    }  # fmt: skip
 
     class Meta:
         verbose_name = _("connection")

@@ -10,6 +10,7 @@ from django.db import models
 from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
+from feeds.models.base import AuditedQuerySet
 from feeds.models.company import Company
 from feeds.models.connection import Connection
 from feeds.models.source_account import SourceAccount
@@ -24,7 +25,7 @@ from feeds.states import (
 )
 
 
-class OperationQuerySet(models.QuerySet["Operation"]):
+class OperationQuerySet(AuditedQuerySet["Operation"]):
     """Sets of ledger rows that several rooms ask for."""
 
     def open(self) -> OperationQuerySet:
@@ -88,6 +89,10 @@ class Operation(models.Model):
     next_attempt_at = models.DateTimeField(_("next attempt"), null=True, blank=True)
 
     objects = OperationQuerySet.as_manager()
+    bookkeeping: ClassVar = frozenset({
+        "payload", "fingerprint", "idempotency_key", "attempts", "requested_by", "source",
+        "created_at", "started_at", "finished_at", "next_attempt_at",
+    })  # fmt: skip
 
     class Meta:
         verbose_name = _("operation")

@@ -10,7 +10,7 @@ from django.db import models
 from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
-from feeds.models.base import Mirrored, TimeStamped
+from feeds.models.base import READING, TIMES, AuditedQuerySet, Mirrored, TimeStamped
 from feeds.models.company import Company
 from feeds.models.connection import Connection
 from feeds.states import ACCOUNT_MEANINGS, GONE_MEANING, AccountType, Meaning, RoutingType, describe
@@ -70,6 +70,9 @@ class SourceAccount(TimeStamped, Mirrored):
     status = models.CharField(_("status"), max_length=32, blank=True, editable=False)
     feed_start_date = models.DateField(_("feed starts"), null=True, blank=True, editable=False)
     last_error = models.TextField(_("what went wrong"), blank=True, editable=False)
+
+    objects = AuditedQuerySet["SourceAccount"].as_manager()
+    bookkeeping: ClassVar = TIMES | READING
 
     class Meta:
         verbose_name = _("source account")

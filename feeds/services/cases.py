@@ -226,7 +226,9 @@ def note(case: Case, text: str, actor: Actor) -> None:
     """Add a note, also to a closed case. Raises Refused when it is empty."""
     if not text.strip():
         raise Refused(_("Write something first."))
-    _tell(case, CaseEventKind.NOTE, text.strip(), actor)
+    with audit.acting(actor), transaction.atomic():
+        _tell(case, CaseEventKind.NOTE, text.strip(), actor)
+        audit.record("case_noted", case, reason=text.strip())
 
 
 def set_cause(case: Case, cause: str, actor: Actor) -> None:

@@ -89,7 +89,7 @@ def _join(incident: Incident) -> None:
     loose = _loose_breaks(incident.opened_at).select_for_update(skip_locked=True).order_by("pk")
     joining = list(loose.values_list("pk", flat=True))
     # In one statement, and not through `save`: thousands may join, and each has its line in the story.
-    Case.objects.filter(pk__in=joining).update(incident=incident)
+    audit.update(Case.objects.filter(pk__in=joining), incident=incident)
     _tell(joining, CaseEventKind.JOINED_INCIDENT, str(incident))
 
 

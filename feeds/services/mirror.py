@@ -62,9 +62,8 @@ def together() -> Iterator[None]:
         yield
     finally:
         _batch.reset(token)
-    for _before, row, changed in batch.rows:
-        Connection.objects.filter(pk=row.pk).update(**changed, updated_at=timezone.now())
-    audit.record_updates((before, row, changed.keys()) for before, row, changed in batch.rows)
+    now = timezone.now()
+    audit.update_rows((before, row, {**changed, "updated_at": now}) for before, row, changed in batch.rows)
     StatusEvent.objects.bulk_create(batch.events)
 
 

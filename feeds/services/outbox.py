@@ -123,7 +123,9 @@ def _claim(mail: Mail) -> bool:
     mine = Mail.objects.filter(pk=mail.pk, next_attempt_at=mail.next_attempt_at)
     if mail.attempts >= MAX_ATTEMPTS:
         log.error("mail_given_up", mail=mail.pk)
-        mine.update(state=MailState.FAILED, next_attempt_at=None, updated_at=now)
+        with transaction.atomic():
+            if mine.update(state=MailState.FAILED, next_attempt_at=None, updated_at=now):
+                audit.record("mail_given_up", mail, kind=mail.kind, to=mail.to)
         return False
     return bool(mine.update(attempts=mail.attempts + 1, next_attempt_at=now + CLAIM, updated_at=now))
 
@@ -146,6 +148,7 @@ def _send(mail: Mail) -> bool:
         Mail.objects.filter(pk=mail.pk).update(
             state=MailState.SENT, sent_at=now, next_attempt_at=None, error="", updated_at=now
         )
+        audit.record("mail_sent", mail, kind=mail.kind, to=mail.to)
         if mail.case_id is not None:
             CaseEvent.objects.create(
                 case_id=mail.case_id, kind=CaseEventKind.NOTIFIED, text=mail.subject, actor_name="system", at=now

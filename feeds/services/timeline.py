@@ -294,15 +294,11 @@ _LINK_EVENTS: dict[str, tuple[Tone, Text, Text]] = {
 
 
 def _shown_rows(subject: _Subject) -> QuerySet[AuditEntry]:
-    connections = Connection.objects.filter(company_id=subject.company_id)
+    kind = ContentType.objects.get_for_model(Connection)
+    rows: QuerySet[AuditEntry] = AuditEntry.objects.filter(content_type=kind, event__in=_LINK_EVENTS)
     if subject.connection_id is not None:
-        connections = connections.filter(pk=subject.connection_id)
-    rows: QuerySet[AuditEntry] = AuditEntry.objects.filter(
-        content_type=ContentType.objects.get_for_model(Connection),
-        object_id__in=connections.values("pk"),
-        event__in=_LINK_EVENTS,
-    )
-    return rows
+        return rows.filter(object_pk=str(subject.connection_id))
+    return rows.filter(company_id=subject.company_id)
 
 
 def _shown_entry(shown: AuditEntry, place: Place) -> Entry:

@@ -30,6 +30,7 @@ from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
 from tests.bench import (  # noqa: E402  # they register themselves
+    history,  # noqa: F401
     limiter,  # noqa: F401
     onboarding,  # noqa: F401
     pages,  # noqa: F401
@@ -39,12 +40,14 @@ from tests.bench import (  # noqa: E402  # they register themselves
     worklist,  # noqa: F401
 )
 from tests.bench.registry import BENCHES, Figure, Options  # noqa: E402
+from tests.history import let_tests_arrange  # noqa: E402
 
 
 def main(arguments: list[str]) -> None:
     """Run what was asked for; a bench that fails ends the run with its traceback."""
     parser = _parser()
     asked = parser.parse_args(arguments)
+    let_tests_arrange()
     if unknown := set(asked.names) - BENCHES.keys():
         parser.error(f"no such bench: {', '.join(sorted(unknown))}")
     console = Console()
