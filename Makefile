@@ -8,7 +8,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PORT SANDBOX_PORT
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test lint bench shell lock clean
+.PHONY: help install run test lint messages bench shell lock clean
 
 help:
 	@grep -E '^[a-z]+:.*#' $(MAKEFILE_LIST) | sed -E 's/:[^#]*# / /' | awk '{name=$$1; $$1=""; printf "make %-8s%s\n", name, $$0}'
@@ -35,12 +35,16 @@ run: install .env # web, worker and stand-in Codat; prints the address and the d
 test: install # the whole suite
 	pytest $(PYTEST_ARGS)
 
-lint: install # style, types, migrations, deployment settings
+lint: install # style, types, translations, migrations, deployment settings
 	ruff check .
 	ruff format --check .
 	mypy
+	python -m tests.catalogue --check
 	ENVIRONMENT=test python manage.py makemigrations --check --dry-run
 	env $(PRODUCTION_EXAMPLE) python manage.py check --deploy --fail-level WARNING
+
+messages: install # update and compile the French catalogue, and list what is not translated
+	python -m tests.catalogue
 
 bench: install # timings, as a table; never part of the tests
 	python -m tests.bench
