@@ -12,5 +12,6 @@ urlpatterns = [
     path("readyz", views.readyz, name="readyz"),
     path("metrics", views.metrics, name="metrics"),
     path("webhooks/codat", views.codat_webhook, name="codat-webhook"),
+    path("language", views.choose_language, name="language"),
     path("admin/", admin.site.urls),
 ]

@@ -12,6 +12,7 @@ class FeedsConfig(AppConfig):
 
     def ready(self) -> None:
         """Import for effect: checks register themselves, audited models are named in one place."""
-        from feeds import audit, checks  # noqa: F401
+        from feeds import audit, checks, languages  # noqa: F401
 
         audit.register_models()
+        languages.connect()

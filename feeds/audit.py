@@ -24,7 +24,7 @@ from django.db.models.signals import pre_save
 from django.http import HttpRequest, HttpResponse
 
 from feeds.banking import mask
-from feeds.models import AuditEntry, Batch, Case, Company, Connection, Incident, Operation, SourceAccount
+from feeds.models import AuditEntry, Batch, Case, Company, Connection, Incident, Operation, Preference, SourceAccount
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +162,7 @@ _AUDITED: dict[type[models.Model], dict[str, Any]] = {
         ]
     },
     Incident: {"include_fields": ["opened_at", "released_at", "released_by_name", "note"]},
+    Preference: {"include_fields": ["user", "language"]},
     # Of a password an auditor may know that it was changed, and by whom.
     User: {
         "include_fields": [

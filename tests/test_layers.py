@@ -14,9 +14,11 @@ ENTRY_POINTS = ("admin", "views", "tasks", "management")
 LOWER = frozenset({"models", "mapping", "banking", "queue", "audit", "states", "codat"})
 
 MAY_IMPORT: dict[str, frozenset[str]] = {
-    **{room: LOWER | {"services", "pictures"} for room in ENTRY_POINTS},
+    **{room: LOWER | {"services", "pictures", "languages"} for room in ENTRY_POINTS},
     # Tags are how the screens' own helpers reach their templates.
     "templatetags": LOWER | {"services", "admin"},
+    # The middleware, and what the page that chooses a language shares with it.
+    "languages": frozenset({"services"}),
     "services": LOWER,
     "models": frozenset({"states"}),
     "audit": frozenset({"models", "states", "banking"}),
@@ -27,7 +29,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "pictures": frozenset({"states"}),
     "codat": frozenset(),
     "sandbox": frozenset(),
-    "apps": frozenset({"audit", "checks"}),
+    "apps": frozenset({"audit", "checks", "languages"}),
     "checks": frozenset({"codat"}),
     "migrations": LOWER,
 }

@@ -10,6 +10,7 @@ from feeds.models.drift import DriftFinding, DriftReport
 from feeds.models.listing_walk import ListingWalk
 from feeds.models.mail import Mail
 from feeds.models.operation import Operation
+from feeds.models.preference import Preference
 from feeds.models.source_account import SourceAccount
 from feeds.models.status_event import StatusEvent
 from feeds.models.system import CodatQuota, DailyFigure, Heartbeat
@@ -33,6 +34,7 @@ __all__ = [
     "ListingWalk",
     "Mail",
     "Operation",
+    "Preference",
     "SourceAccount",
     "StatusEvent",
     "WebhookEvent",
