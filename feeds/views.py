@@ -1,4 +1,7 @@
-"""Public pages: health and metrics for machines, the webhook inbox, the choice of language. Thin: each asks one service for its answer."""
+"""Public pages: health and metrics for machines, the webhook inbox, the choice of language.
+
+Thin: each asks one service for its answer.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`python -m tests.catalogue`: bring the French catalogue up to date with the marked strings, compile it, list what is missing.
+"""`python -m tests.catalogue`: bring the French catalogue up to date, compile it, list what is missing.
 
 Reads Python and templates as Django's `makemessages` does, with Babel instead of the gettext programs, which a machine
 with only Python and make does not have. `--check` writes nothing and fails on whatever `problems` names.

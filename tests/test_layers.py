@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 ENTRY_POINTS = ("admin", "views", "tasks", "management")
-LOWER = frozenset({"models", "mapping", "banking", "queue", "audit", "states", "codat"})
+LOWER = frozenset({"models", "mapping", "banking", "queue", "audit", "states", "wording", "codat"})
 
 MAY_IMPORT: dict[str, frozenset[str]] = {
     **{room: LOWER | {"services", "pictures", "languages"} for room in ENTRY_POINTS},
@@ -26,6 +26,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "mapping": frozenset({"codat"}),
     "banking": frozenset({"codat"}),
     "states": frozenset(),
+    "wording": frozenset({"states"}),
     "pictures": frozenset({"states"}),
     "codat": frozenset(),
     "sandbox": frozenset(),

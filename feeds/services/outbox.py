@@ -8,7 +8,7 @@ is doubled, none is lost. Attempts are counted at the claim, so that a mail whic
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from smtplib import SMTPException
 from typing import Any
@@ -20,9 +20,10 @@ from django.core.mail import EmailMultiAlternatives
 from django.db import transaction
 from django.template.loader import render_to_string
 from django.urls import reverse
-from django.utils import timezone
+from django.utils import timezone, translation
 
 from feeds.models import Case, CaseEvent, Incident, Mail
+from feeds.services import preferences
 from feeds.states import CaseEventKind, MailKind, MailState
 
 log = structlog.get_logger(__name__)
@@ -39,17 +40,34 @@ def put(
     kind: MailKind,
     *,
     to: Sequence[str],
-    subject: str,
+    subject: str | Callable[[], str],
     context: Mapping[str, Any],
     case: Case | None = None,
     key: str = "",
 ) -> None:
     """Write a mail from the templates `feeds/mail/<kind>.txt` and `.html`; call inside the transaction of the change.
 
-    With a `key`, a mail that exists already is not written again. Nothing is written when there is nobody to send to.
+    Each is written to in their own language: one mail for each language among the addresses. A `subject` in words of
+    ours is therefore a function, called when the language is known. With a `key`, a mail that exists already is not
+    written again. Nothing is written when there is nobody to send to.
     """
     if not to or (key and Mail.objects.filter(key=key).exists()):
         return
+    for number, (language, addresses) in enumerate(preferences.by_language(to).items()):
+        with translation.override(language):
+            _write(
+                kind,
+                to=addresses,
+                subject=subject if isinstance(subject, str) else subject(),
+                context=context,
+                case=case,
+                key=f"{key} {language}" if key and number else key,
+            )
+
+
+def _write(
+    kind: MailKind, *, to: Sequence[str], subject: str, context: Mapping[str, Any], case: Case | None, key: str
+) -> None:
     values = {**context, "subject": subject, "site_url": settings.SITE_URL}
     Mail.objects.create(
         kind=kind,

@@ -24,6 +24,7 @@ from django.utils.translation import gettext_lazy
 from feeds import audit
 from feeds.models import AuditEntry, CaseEvent, Company, Connection, Operation, StatusEvent
 from feeds.states import SILENT_DAYS, AccountStatus, CaseEventKind, ConnectionStatus, OperationKind, Text, Tone
+from feeds.wording import retold
 
 PAGE = 100
 """Entries on a page."""
@@ -221,7 +222,7 @@ def _status_entry(event: StatusEvent, place: Place, shown_by: Operation | None) 
         title=_("%(name)s: %(old)s → %(new)s")
         % {
             "name": event.account.name if event.account else _("Connection"),
-            "old": event.old or "–",
+            "old": event.old_label,
             "new": meaning.label,
         },
         text=_explain(event, shown_by),
@@ -272,7 +273,7 @@ def _ended_entry(operation: Operation, place: Place) -> Entry:
         Kind.OPERATION,
         operation.state_meaning.tone,
         title=f"{_named(operation)}: {operation.state_meaning.label}",
-        text=operation.error or operation.result,
+        text=retold(operation.error or operation.result),
         how=correlation,
         about=operation,
     )
@@ -329,7 +330,7 @@ def _case_entry(event: CaseEvent, place: Place) -> Entry:
         Kind.CASE,
         _CASE_TONES.get(event.kind, Tone.NEUTRAL),
         title=_("Case #%(number)d: %(what)s") % {"number": event.case_id, "what": event.get_kind_display()},
-        text=event.text,
+        text=event.text if event.kind == CaseEventKind.NOTE else retold(event.text),
         who=event.actor_name,
         about=event.case,
     )
