@@ -13,10 +13,22 @@ from django.contrib.auth.signals import user_logged_in
 from django.http import HttpRequest
 from django.middleware.locale import LocaleMiddleware
 from django.utils import translation
+from django.utils.translation import gettext_noop
 
 from feeds.services import preferences
 
 SESSION_KEY = "language"
+
+BORROWED = (
+    gettext_noop("create"),
+    gettext_noop("update"),
+    gettext_noop("delete"),
+    gettext_noop("access"),
+    gettext_noop("actor email"),
+    gettext_noop("remote address"),
+    gettext_noop("Correlation ID"),
+)
+"""Words of libraries that bring no French of their own; here they are marked for ours."""
 
 
 class PersonsLanguageMiddleware(LocaleMiddleware):

@@ -40,6 +40,11 @@ def retold(text: str) -> str:
     return _retold(text, language)
 
 
+def colon_in_words() -> str:
+    """What stands between a label and its value: French has a no-break space before the colon."""
+    return _("%(label)s: %(value)s") % {"label": "", "value": ""}
+
+
 @dataclass(frozen=True)
 class _Sentence:
     """One string of the catalogue that may stand in a stored text."""
@@ -88,7 +93,7 @@ class _Book:
             return f"{self.exact[label]}{dash}{words}"
         status, colon, names = text.partition(": ")
         if colon and status in self.statuses:
-            return _("%(status)s: %(names)s") % {"status": self.statuses[status], "names": self.exact.get(names, names)}
+            return f"{self.statuses[status]}{colon_in_words()}{self.exact.get(names, names)}"
         return None
 
 

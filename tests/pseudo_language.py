@@ -28,23 +28,33 @@ class Bracketed:
 
     domain = "django"
 
+    def __init__(self) -> None:
+        self.asked: set[str] = set()
+
     def to_language(self) -> str:
         return "fr"
 
     language = to_language
 
     def gettext(self, message: str) -> str:
+        self.asked.add(message)
+        return self._bracketed(message)
+
+    def ngettext(self, singular: str, plural: str, number: int) -> str:
+        self.asked.add(singular)
+        return self._bracketed(singular if number == 1 else plural)
+
+    def _bracketed(self, message: str) -> str:
         context, separator, text = message.rpartition(_CONTEXT)
         return f"{context}{separator}{OPEN}{text}{CLOSE}" if text.strip() else message
 
-    def ngettext(self, singular: str, plural: str, number: int) -> str:
-        return self.gettext(singular if number == 1 else plural)
 
-
-def speak(monkeypatch: pytest.MonkeyPatch) -> None:
+def speak(monkeypatch: pytest.MonkeyPatch) -> Bracketed:
     """From now on French is the bracketed one, for this test."""
-    monkeypatch.setitem(trans_real._translations, "fr", Bracketed())
+    bracketed = Bracketed()
+    monkeypatch.setitem(trans_real._translations, "fr", bracketed)
     monkeypatch.setattr(wording, "_retold", lambda text, _language: f"{OPEN}{text}{CLOSE}")
+    return bracketed
 
 
 class _Page(HTMLParser):

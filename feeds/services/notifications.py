@@ -121,9 +121,7 @@ def _write_digest(owner: User, key: str) -> None:
     outbox.put(
         MailKind.DIGEST,
         to=[owner.email],
-        subject=lambda: (
-            ngettext("%(count)s broken feed is yours", "%(count)s broken feeds are yours", count) % counts
-        ),
+        subject=lambda: ngettext("%(count)s broken feed is yours", "%(count)s broken feeds are yours", count) % counts,
         context={**counts, "rows": [(case, outbox.page_of(case)) for case in named], "now": timezone.now()},
         key=key,
     )

@@ -24,7 +24,7 @@ from django.utils.translation import gettext_lazy
 from feeds import audit
 from feeds.models import AuditEntry, CaseEvent, Company, Connection, Operation, StatusEvent
 from feeds.states import SILENT_DAYS, AccountStatus, CaseEventKind, ConnectionStatus, OperationKind, Text, Tone
-from feeds.wording import retold
+from feeds.wording import colon_in_words, retold
 
 PAGE = 100
 """Entries on a page."""
@@ -214,7 +214,7 @@ def _operation_number(event: StatusEvent) -> int | None:
 
 def _status_entry(event: StatusEvent, place: Place, shown_by: Operation | None) -> Entry:
     meaning = event.new_meaning
-    seen_by = ": ".join(filter(None, (str(event.get_seen_by_display()), str(shown_by or event.reference))))
+    seen_by = colon_in_words().join(filter(None, (str(event.get_seen_by_display()), str(shown_by or event.reference))))
     return Entry(
         place,
         Kind.STATUS,
@@ -272,7 +272,7 @@ def _ended_entry(operation: Operation, place: Place) -> Entry:
         place,
         Kind.OPERATION,
         operation.state_meaning.tone,
-        title=f"{_named(operation)}: {operation.state_meaning.label}",
+        title=f"{_named(operation)}{colon_in_words()}{operation.state_meaning.label}",
         text=retold(operation.error or operation.result),
         how=correlation,
         about=operation,
