@@ -7,6 +7,7 @@ is doubled, none is lost. Attempts are counted at the claim, so that a mail whic
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
@@ -32,6 +33,8 @@ CLAIM = timedelta(minutes=5)
 MAX_ATTEMPTS = 10
 LONGEST_WAIT = timedelta(hours=6)
 """Between two attempts: they reach over more than a day."""
+_WHITE_SPACE = re.compile(r"[^\S\N{NO-BREAK SPACE}]+")
+"""A subject is one line; the space before a French colon stays one that does not break."""
 BUDGET = 40.0
 """Seconds after which no further mail is taken: a queue task lives sixty, and one mail may take `EMAIL_TIMEOUT`."""
 
@@ -73,7 +76,7 @@ def _write(
         kind=kind,
         key=key,
         to=",".join(to),
-        subject=" ".join(subject.split())[:200],
+        subject=_WHITE_SPACE.sub(" ", subject).strip()[:200],
         body=render_to_string(f"feeds/mail/{kind}.txt", values),
         html=render_to_string(f"feeds/mail/{kind}.html", values),
         case=case,
