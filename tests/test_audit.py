@@ -14,7 +14,7 @@ from django.urls import reverse
 
 from feeds import audit, tasks
 from feeds.audit import Actor
-from feeds.models import AuditEntry, Batch, Case, Company, Connection, Incident, Operation, SourceAccount
+from feeds.models import AuditEntry, Batch, Case, Company, Connection, Incident, Operation, Preference, SourceAccount
 from feeds.services import accounts, onboarding
 from feeds.states import CaseCause, OperationState
 from tests.factories import (
@@ -40,6 +40,7 @@ CHANGES: dict[type[models.Model], tuple[Callable[[], Any], str, object]] = {
     Operation: (OperationFactory, "state", OperationState.SENDING),
     Batch: (BatchFactory, "label", "Tuesday"),
     Case: (CaseFactory, "cause", CaseCause.CUSTOMER_STOPPED),
+    Preference: (lambda: Preference.objects.create(user=UserFactory(), language="en"), "language", "fr"),
     Incident: (IncidentFactory, "note", "Codat's status page"),
     User: (UserFactory, "email", "robin@bank.example"),
     Group: (lambda: Group.objects.create(name="Night shift"), "name", "Day shift"),
