@@ -10,7 +10,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PORT SANDBOX_PORT
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test lint bench shell lock clean
+.PHONY: help install run test lint messages bench shell lock clean
 
 help:
 	@grep -E '^[a-z]+:.*#' $(MAKEFILE_LIST) | sed -E 's/:[^#]*# / /' | awk '{name=$$1; $$1=""; printf "make %-8s%s\n", name, $$0}'
@@ -37,15 +37,19 @@ run: install .env # web, worker and stand-in Codat; prints the address and the d
 test: install # the whole suite
 	pytest -n $(TEST_PROCESSES) $(PYTEST_ARGS)
 
-lint: install # style, types, known vulnerabilities, migrations, deployment settings
+lint: install # style, types, known vulnerabilities, translations, migrations, deployment settings
 	ruff check .
 	ruff format --check .
 	mypy
 	# Of low severity ruff's S rules ask about every line; these are the others.
 	bandit --quiet --recursive --configfile pyproject.toml --severity-level medium backoffice feeds
 	python requirements/audit.py requirements/prod.txt
+	python -m tests.catalogue --check
 	ENVIRONMENT=test python manage.py makemigrations --check --dry-run
 	env $(PRODUCTION_EXAMPLE) python manage.py check --deploy --fail-level WARNING
+
+messages: install # update and compile the French catalogue, and list what is not translated
+	python -m tests.catalogue
 
 bench: install # timings, as a table; never part of the tests
 	python -m tests.bench

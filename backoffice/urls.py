@@ -14,5 +14,6 @@ urlpatterns = [
     path("webhooks/codat", views.codat_webhook, name="codat-webhook"),
     # Before the admin's own: its sign-in and sign-out are these.
     path("admin/", include("feeds.sign_in.urls")),
+    path("language", views.choose_language, name="language"),
     path("admin/", admin.site.urls),
 ]

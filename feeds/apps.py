@@ -12,8 +12,9 @@ class FeedsConfig(AppConfig):
 
     def ready(self) -> None:
         """Import for effect: checks register themselves, audited models are named in one place."""
-        from feeds import audit, checks  # noqa: F401
+        from feeds import audit, checks, languages  # noqa: F401
         from feeds.sign_in import events
 
         audit.register_models()
         events.connect()
+        languages.connect()

@@ -54,6 +54,7 @@ from feeds.models import (
     ListingWalk,
     Mail,
     Operation,
+    Preference,
     SourceAccount,
     StatusEvent,
     WebhookEvent,
@@ -309,6 +310,7 @@ _AUDITED: dict[type[models.Model], dict[str, Any]] = {
     },
     AccessGrant: {"include_fields": ["company", "user", "reason", "expires_at", "ended_at", "ended_by_name"]},
     Incident: {"include_fields": ["opened_at", "released_at", "released_by_name", "note"]},
+    Preference: {"include_fields": ["user", "language"]},
     # Of a password an auditor may know that it was changed, and by whom.
     User: {
         "include_fields": [

@@ -105,7 +105,7 @@ class Country(models.TextChoices):
 
 
 class Language(models.TextChoices):
-    """Languages of the customer's pages."""
+    """Languages of the customer's pages, and of the staff's screens and mails."""
 
     EN = "en", _("English")
     FR = "fr", _("French")

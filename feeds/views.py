@@ -1,16 +1,25 @@
-"""Public pages: health and metrics for machines, the webhook inbox. Thin: each asks one service for its answer."""
+"""Public pages: health and metrics for machines, the webhook inbox, the choice of language.
+
+Thin: each asks one service for its answer.
+"""
 
 from __future__ import annotations
 
 from django.conf import settings
-from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.contrib.auth.models import User
+from django.core.exceptions import BadRequest
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
+from django.urls import reverse
 from django.utils.crypto import constant_time_compare
+from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_POST, require_safe
 
-from feeds.services import health, inbox
+from feeds import languages
+from feeds.services import health, inbox, preferences
 from feeds.services import metrics as prometheus
+from feeds.states import Language
 
 
 @never_cache
@@ -63,6 +72,33 @@ def codat_webhook(request: HttpRequest) -> HttpResponse:
     except inbox.NoSecret:
         return HttpResponse(status=503)
     return HttpResponse(status=204)
+
+
+@never_cache
+@require_POST
+def choose_language(request: HttpRequest) -> HttpResponse:
+    """Show pages in `language` from now on, then go back to `next`; 400 for a language that there is not.
+
+    For a signed-in person it is kept with them. The browser keeps it too, for the pages before sign-in.
+    """
+    if (language := request.POST.get("language")) not in Language.values:
+        raise BadRequest
+    if isinstance(request.user, User):
+        preferences.choose_language(request.user, Language(language))
+        languages.remember(request, language)
+    back = request.POST.get("next", "")
+    if not url_has_allowed_host_and_scheme(back, {request.get_host()}, require_https=request.is_secure()):
+        back = reverse("admin:index")
+    response = HttpResponseRedirect(back)
+    response.set_cookie(
+        settings.LANGUAGE_COOKIE_NAME,
+        language,
+        max_age=settings.LANGUAGE_COOKIE_AGE,
+        secure=settings.LANGUAGE_COOKIE_SECURE,
+        httponly=settings.LANGUAGE_COOKIE_HTTPONLY,
+        samesite="Lax",
+    )
+    return response
 
 
 def _content_length(request: HttpRequest) -> int:

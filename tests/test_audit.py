@@ -24,6 +24,7 @@ from feeds.models import (
     Connection,
     Incident,
     Operation,
+    Preference,
     SourceAccount,
 )
 from feeds.services import accounts, onboarding
@@ -54,6 +55,7 @@ CHANGES: dict[type[models.Model], tuple[Callable[[], Any], str, object]] = {
     Batch: (BatchFactory, "label", "Tuesday"),
     Case: (CaseFactory, "cause", CaseCause.CUSTOMER_STOPPED),
     CalloutVersion: (CalloutVersionFactory, "title_fr", "Avant"),
+    Preference: (lambda: Preference.objects.create(user=UserFactory(), language="en"), "language", "fr"),
     Incident: (IncidentFactory, "note", "Codat's status page"),
     AccessGrant: (AccessGrantFactory, "ended_by_name", "Rosa Marchetti"),
     User: (UserFactory, "email", "robin@bank.example"),

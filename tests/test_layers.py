@@ -11,12 +11,14 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 ENTRY_POINTS = ("admin", "views", "tasks", "management", "sign_in")
-LOWER = frozenset({"models", "mapping", "banking", "queue", "audit", "states", "codat", "callout_text"})
+LOWER = frozenset({"models", "mapping", "banking", "queue", "audit", "states", "wording", "codat", "callout_text"})
 
 MAY_IMPORT: dict[str, frozenset[str]] = {
-    **{room: LOWER | {"services", "pictures"} for room in ENTRY_POINTS},
+    **{room: LOWER | {"services", "pictures", "languages"} for room in ENTRY_POINTS},
     # Tags are how the screens' own helpers reach their templates.
     "templatetags": LOWER | {"services", "admin"},
+    # The middleware, and what the page that chooses a language shares with it.
+    "languages": frozenset({"services"}),
     "services": LOWER,
     "models": frozenset({"states", "callout_text"}),
     "audit": frozenset({"models", "states", "banking"}),
@@ -25,10 +27,11 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "banking": frozenset({"codat"}),
     "states": frozenset(),
     "callout_text": frozenset(),
+    "wording": frozenset({"states"}),
     "pictures": frozenset({"states"}),
     "codat": frozenset(),
     "sandbox": frozenset(),
-    "apps": frozenset({"audit", "checks", "sign_in"}),
+    "apps": frozenset({"audit", "checks", "sign_in", "languages"}),
     "checks": frozenset({"codat", "states"}),
     "migrations": LOWER,
 }

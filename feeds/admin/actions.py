@@ -38,6 +38,7 @@ from feeds.services import approvals
 from feeds.services.approval_rules import RULES
 from feeds.services.errors import Refused
 from feeds.states import Text
+from feeds.wording import colon_in_words
 
 M = TypeVar("M", bound=Model)
 A = TypeVar("A", bound="ActionsAdmin[Any]")
@@ -418,7 +419,7 @@ def report(request: HttpRequest, done: int, refused: Sequence[tuple[Model, str]]
     about: dict[str, list[str]] = {}
     for obj, reason in refused:
         about.setdefault(reason, []).append(str(obj))
-    why = "; ".join(f"{_some(names)}: {reason}" for reason, names in about.items())
+    why = "; ".join(f"{_some(names)}{colon_in_words()}{reason}" for reason, names in about.items())
     text = ngettext("%(done)s, %(count)d refused: %(why)s", "%(done)s, %(count)d refused: %(why)s", len(refused))
     messages.warning(request, text % {"done": total, "count": len(refused), "why": why})
 

@@ -41,6 +41,7 @@ from feeds.audit import current_actor
 from feeds.models import Case, Connection
 from feeds.services import cases, gaps, timeline
 from feeds.states import CASE_RIGHTS, CaseCause, CaseOutcome, CaseState, Language, Meaning, Text, Tone
+from feeds.wording import retold
 
 OVERDUE = Meaning(gettext_lazy("overdue"), Tone.BAD, gettext_lazy("It should have been settled by now."))
 TIMELINE_ENTRIES = 30
@@ -173,7 +174,7 @@ def _closing(case: Case) -> list[Text]:
     sentences: list[Text] = [_("The case leaves the worklist. It opens again by itself if the feed breaks again.")]
     if cases.still_broken(case):
         still = _("Codat still says broken: %s. To close it all the same, give a reason.")
-        sentences.append(still % case.what_is_broken)
+        sentences.append(still % retold(case.what_is_broken))
     return sentences
 
 
@@ -224,7 +225,7 @@ class CaseAdmin(ActionsAdmin[Case], MirrorAdmin[Case]):
 
     @admin.display(description=gettext_lazy("what is broken, next step"))
     def what(self, case: Case) -> SafeString:
-        return format_html('{}<br><span class="quiet">{}</span>', case.what_is_broken, cases.next_step(case))
+        return format_html('{}<br><span class="quiet">{}</span>', retold(case.what_is_broken), cases.next_step(case))
 
     @admin.display(description=gettext_lazy("age"))
     def age(self, case: Case) -> SafeString:
@@ -337,8 +338,8 @@ class CaseAdmin(ActionsAdmin[Case], MirrorAdmin[Case]):
         seen = read_from_codat(case.company)
         case.refresh_from_db()
         if not case.is_open:
-            return f"{seen} {_('The feed works, and the case is closed.')}"
-        return f"{seen} {_('Still broken: %s.') % case.what_is_broken}"
+            return " ".join((seen, _("The feed works, and the case is closed.")))
+        return " ".join((seen, _("Still broken: %s.") % retold(case.what_is_broken)))
 
     refresh_link = on_connection(ConnectionAdmin.refresh_link)
     show_link = on_connection(ConnectionAdmin.show_link)

@@ -20,6 +20,7 @@ from feeds.admin.base import (
     time_column,
 )
 from feeds.models import Operation
+from feeds.wording import retold
 
 LONGEST_ID = 18
 """Digits that surely fit the database's integers; a longer number is no operation."""
@@ -37,7 +38,7 @@ class OperationAdmin(MirrorAdmin[Operation]):
         "Operation number, customer number, Codat company id, or the start of the legal name."
     )
     fieldsets = (
-        (None, {"fields": ("kind", "state_words", "plain_error", "result", "correlation_id", "http_status")}),
+        (None, {"fields": ("kind", "state_words", "plain_error", "plain_result", "correlation_id", "http_status")}),
         (gettext_lazy("About"), {"fields": ("company_link", "connection_link", "account_link")}),
         (gettext_lazy("Asked by"), {"fields": ("requested_by_name", "source", "reason")}),
         (gettext_lazy("When"), {"fields": ("asked_at", "first_sent", "finished", "next_attempt", "attempts")}),
@@ -65,7 +66,7 @@ class OperationAdmin(MirrorAdmin[Operation]):
     @admin.display(description=gettext_lazy("state"))
     def state_now(self, operation: Operation) -> SafeString:
         pill = status_pill(operation.state_meaning)
-        return format_html("{}<br>{}", pill, operation.error) if operation.error else pill
+        return format_html("{}<br>{}", pill, retold(operation.error)) if operation.error else pill
 
     @admin.display(description=gettext_lazy("state"))
     def state_words(self, operation: Operation) -> SafeString:
@@ -77,7 +78,11 @@ class OperationAdmin(MirrorAdmin[Operation]):
 
     @admin.display(description=gettext_lazy("what went wrong"))
     def plain_error(self, operation: Operation) -> str:
-        return operation.error or EMPTY
+        return retold(operation.error) or EMPTY
+
+    @admin.display(description=gettext_lazy("result"))
+    def plain_result(self, operation: Operation) -> str:
+        return retold(operation.result) or EMPTY
 
     @admin.display(description=gettext_lazy("payload (redacted)"))
     def payload_text(self, operation: Operation) -> SafeString:

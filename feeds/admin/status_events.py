@@ -18,6 +18,7 @@ from feeds.admin.base import (
     time_column,
 )
 from feeds.models import StatusEvent
+from feeds.states import Text
 
 
 @admin.register(StatusEvent)
@@ -30,7 +31,7 @@ class StatusEventAdmin(MirrorAdmin[StatusEvent]):
     search_company_path = "company"
     search_help_text = SEARCH_BY_COMPANY
     fieldsets = (
-        (None, {"fields": ("company_link", "connection_link", "account_link", "old", "new_words")}),
+        (None, {"fields": ("company_link", "connection_link", "account_link", "old_words", "new_words")}),
         (gettext_lazy("How we know"), {"fields": ("seen", "seen_by", "reference", "written")}),
     )
 
@@ -47,7 +48,11 @@ class StatusEventAdmin(MirrorAdmin[StatusEvent]):
 
     @admin.display(description=gettext_lazy("change"))
     def change(self, event: StatusEvent) -> SafeString:
-        return format_html("{} → {}", event.old or "–", status_pill(event.new_meaning))
+        return format_html("{} → {}", event.old_label, status_pill(event.new_meaning))
+
+    @admin.display(description=gettext_lazy("from"))
+    def old_words(self, event: StatusEvent) -> Text:
+        return event.old_label
 
     @admin.display(description=gettext_lazy("to"))
     def new_words(self, event: StatusEvent) -> SafeString:

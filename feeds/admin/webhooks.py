@@ -6,6 +6,7 @@ from typing import Any
 
 from django.contrib import admin
 from django.http import HttpRequest
+from django.utils.formats import number_format
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
@@ -26,6 +27,7 @@ from feeds.audit import current_actor
 from feeds.models import WebhookEvent
 from feeds.services import inbox
 from feeds.states import Text
+from feeds.wording import retold
 
 
 def _consequences(event: WebhookEvent) -> list[Text]:
@@ -62,7 +64,7 @@ class WebhookAdmin(ActionsAdmin[WebhookEvent], MirrorAdmin[WebhookEvent]):
     @admin.display(description=gettext_lazy("state"))
     def state_now(self, event: WebhookEvent) -> SafeString:
         pill = status_pill(event.state_meaning)
-        return format_html("{}<br>{}", pill, event.error) if event.error else pill
+        return format_html("{}<br>{}", pill, retold(event.error)) if event.error else pill
 
     @admin.display(description=gettext_lazy("state"))
     def state_words(self, event: WebhookEvent) -> SafeString:
@@ -72,11 +74,11 @@ class WebhookAdmin(ActionsAdmin[WebhookEvent], MirrorAdmin[WebhookEvent]):
     def lag(self, event: WebhookEvent) -> str:
         if event.applied_at is None:
             return EMPTY
-        return _("%(seconds).1f s") % {"seconds": (event.applied_at - event.received_at).total_seconds()}
+        return _("%s s") % number_format((event.applied_at - event.received_at).total_seconds(), decimal_pos=1)
 
     @admin.display(description=gettext_lazy("what went wrong"))
     def plain_error(self, event: WebhookEvent) -> str:
-        return event.error or EMPTY
+        return retold(event.error) or EMPTY
 
     @admin.display(description=gettext_lazy("body (redacted)"))
     def body_text(self, event: WebhookEvent) -> SafeString:

@@ -16,7 +16,7 @@ def drop(apps, schema_editor):
 
 class Migration(migrations.Migration):
     dependencies = [
-        ('feeds', '0041_access_grant'),
+        ('feeds', '0050_preference'),
     ]
 
     operations = [migrations.RunPython(make, drop)]

@@ -13,6 +13,7 @@ from feeds.models.drift import DriftFinding, DriftReport
 from feeds.models.listing_walk import ListingWalk
 from feeds.models.mail import Mail
 from feeds.models.operation import Operation
+from feeds.models.preference import Preference
 from feeds.models.sign_in_lock import SignInLock
 from feeds.models.source_account import SourceAccount
 from feeds.models.status_event import StatusEvent
@@ -45,6 +46,7 @@ __all__ = [
     "Mail",
     "Operation",
     "SignInLock",
+    "Preference",
     "SourceAccount",
     "StatusEvent",
     "WebhookEvent",

@@ -11,7 +11,7 @@ from django.utils.translation import gettext_lazy as _
 from feeds.models.company import Company
 from feeds.models.connection import Connection
 from feeds.models.source_account import SourceAccount
-from feeds.states import ACCOUNT_MEANINGS, CONNECTION_MEANINGS, GONE, GONE_MEANING, Meaning, SeenBy, describe
+from feeds.states import ACCOUNT_MEANINGS, CONNECTION_MEANINGS, GONE, GONE_MEANING, Meaning, SeenBy, Text, describe
 
 
 class StatusEvent(models.Model):
@@ -68,6 +68,14 @@ class StatusEvent(models.Model):
     @property
     def new_meaning(self) -> Meaning:
         """How the new status is shown."""
-        if self.new == GONE:
+        return self._meaning(self.new)
+
+    @property
+    def old_label(self) -> Text:
+        """The old status in words; a dash when there was none."""
+        return self._meaning(self.old).label if self.old else "–"
+
+    def _meaning(self, status: str) -> Meaning:
+        if status == GONE:
             return GONE_MEANING
-        return describe(ACCOUNT_MEANINGS if self.account_id else CONNECTION_MEANINGS, self.new)
+        return describe(ACCOUNT_MEANINGS if self.account_id else CONNECTION_MEANINGS, status)

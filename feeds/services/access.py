@@ -174,7 +174,7 @@ def _let_in(user: User, company: Company, name: str, reason: str) -> AccessGrant
     outbox.put(
         MailKind.EMERGENCY_ACCESS,
         to=_concerned(company),
-        subject=_("Emergency access to %(company)s") % {"company": company.legal_name},
+        subject=lambda: _("Emergency access to %(company)s") % {"company": company.legal_name},
         context={
             "grant": grant,
             "manager": company.manager,

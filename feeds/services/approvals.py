@@ -24,7 +24,7 @@ from django.db import IntegrityError, transaction
 from django.db.models import Model, Q, QuerySet
 from django.utils import timezone
 from django.utils.translation import gettext as _
-from django.utils.translation import ngettext
+from django.utils.translation import gettext_lazy, ngettext
 
 from feeds import audit, queue
 from feeds.audit import Actor
@@ -513,28 +513,27 @@ def _said(name: str, value: Any) -> str:
 # --- Telling ---------------------------------------------------------------------------------------------------------
 def _tell_approvers(approval: Approval) -> None:
     to = [user.email for user in deciders_of(approval) if user.email]
-    subject = _("Your approval is asked for: %(what)s, %(object)s")
+    subject = gettext_lazy("Your approval is asked for: %(what)s, %(object)s")
     _mail(MailKind.APPROVAL_ASKED, approval, to, subject, "asked")
 
 
 def _tell_requester(approval: Approval) -> None:
     asker = approval.requested_by
     to = [asker.email] if asker is not None and asker.is_active and asker.email else []
-    subject = _("%(state)s: %(what)s, %(object)s")
+    subject = gettext_lazy("%(state)s: %(what)s, %(object)s")
     _mail(MailKind.APPROVAL_DECIDED, approval, to, subject, "decided")
 
 
-def _mail(kind: MailKind, approval: Approval, to: Sequence[str], subject: str, key: str) -> None:
-    words = {
-        "what": label_of(approval),
-        "object": approval.target_name,
-        "state": approval.state_meaning.label,
-    }
+def _mail(kind: MailKind, approval: Approval, to: Sequence[str], subject: Text, key: str) -> None:
+    def in_their_language() -> str:
+        words = {"what": label_of(approval), "object": approval.target_name, "state": approval.state_meaning.label}
+        return str(subject) % words
+
     outbox.put(
         kind,
         to=to,
-        subject=subject % words,
-        context={"approval": approval, "what": words["what"], "url": outbox.page_of(approval)},
+        subject=in_their_language,
+        context={"approval": approval, "what": label_of(approval), "url": outbox.page_of(approval)},
         key=f"approval {approval.pk} {key}",
     )
     if to:

@@ -20,6 +20,7 @@ from feeds.states import (
     account_is_broken,
     feed_is_broken,
 )
+from feeds.wording import recorded
 
 WITHOUT_ACCOUNTS = "connection"
 """The broken part of a connection that is broken but offers no account."""
@@ -45,7 +46,8 @@ class Break:
     @property
     def text(self) -> str:
         """One line: status and names, at most 300 characters."""
-        names = ", ".join(account.name for account in self.accounts) or _("no account")
+        with recorded():
+            names = ", ".join(account.name for account in self.accounts) or _("no account")
         line = f"{self.status}: {names}"
         return line if len(line) <= 300 else line[:299] + "…"
 

@@ -272,17 +272,22 @@ def _remind(pk: int) -> bool:
         interval = days // settings.CALLOUT_REMIND_DAYS
         if version.state != CalloutState.APPROVED or interval < 1:
             return False
-        subject = ngettext(
-            "Callout approved %(days)s day ago is not published", "Callout approved %(days)s days ago is not published",
-            days,
-        )  # fmt: skip
         return outbox.put(
             MailKind.CALLOUT_REMINDER,
             to=_reminded(version),
-            subject=subject % {"days": days},
+            subject=lambda: _reminder(days),
             context={"version": version, "url": outbox.page_of(version)},
             key=f"callout {pk} reminder {interval}",
         )
+
+
+def _reminder(days: int) -> str:
+    words = ngettext(
+        "Callout approved %(days)s day ago is not published",
+        "Callout approved %(days)s days ago is not published",
+        days,
+    )
+    return words % {"days": days}
 
 
 def _reminded(version: CalloutVersion) -> list[str]:

@@ -42,6 +42,7 @@ from feeds.states import (
     OperationKind,
     OperationState,
 )
+from feeds.wording import recorded
 
 LONGEST_SNOOZE = timedelta(days=90)
 STAFF_DID_IT = {
@@ -157,7 +158,7 @@ def _recover(case: Case, now: datetime) -> None:
     _set(case, outcome=CaseOutcome.RECONNECTED, recovered_at=now, closed_at=now, checked_at=now, broken_parts=[])
     case.save()
     _tell(case, CaseEventKind.RECOVERED)
-    _tell(case, CaseEventKind.CLOSED, str(CaseOutcome.RECONNECTED.label))
+    _tell(case, CaseEventKind.CLOSED, _label(CaseOutcome.RECONNECTED))
     notifications.recovered(case)
 
 
@@ -239,7 +240,7 @@ def set_cause(case: Case, cause: str, actor: Actor) -> None:
         if case.cause != cause:
             case.cause = cause
             case.save(update_fields=["cause", "updated_at"])
-            _tell(case, CaseEventKind.CAUSE, str(CaseCause(cause).label), actor)
+            _tell(case, CaseEventKind.CAUSE, _label(CaseCause(cause)), actor)
 
 
 def snooze(case: Case, until: datetime, actor: Actor, text: str = "") -> None:
@@ -251,7 +252,8 @@ def snooze(case: Case, until: datetime, actor: Actor, text: str = "") -> None:
         _move(case, CaseState.SNOOZED)
         _set(case, snoozed_until=until, due_at=due_at(case.broke_at, case.priority, until))
         case.save(update_fields=["state", "snoozed_until", "due_at", "updated_at"])
-        shown = date_format(timezone.localtime(until), "SHORT_DATETIME_FORMAT")
+        with recorded():
+            shown = date_format(timezone.localtime(until), "SHORT_DATETIME_FORMAT")
         _tell(case, CaseEventKind.SNOOZED, " – ".join(filter(None, [shown, text.strip()])), actor)
 
 
@@ -272,8 +274,8 @@ def close(case: Case, outcome: str, actor: Actor, reason: str = "") -> None:
         _set(case, outcome=outcome, outcome_reason=reason.strip(), closed_at=timezone.now())
         _set(case, broken_parts=found.parts if found else [], notify_due_at=None)
         case.save()
-        label = str(CaseOutcome(outcome).label)
-        _tell(case, CaseEventKind.CLOSED, " – ".join(filter(None, [label, reason.strip()])), actor)
+        told = " – ".join(filter(None, [_label(CaseOutcome(outcome)), reason.strip()]))
+        _tell(case, CaseEventKind.CLOSED, told, actor)
 
 
 def wake_snoozed() -> int:
@@ -365,6 +367,11 @@ def _set(case: Case, **values: Any) -> None:
 def _tell(case: Case, kind: CaseEventKind, text: str = "", actor: Actor = audit.SYSTEM) -> None:
     """Add a line to the story. What Codat showed is nobody's doing, whoever asked for the reading."""
     CaseEvent.objects.create(case=case, kind=kind, text=text, actor_name=actor.name, at=timezone.now())
+
+
+def _label(value: CaseCause | CaseOutcome) -> str:
+    with recorded():
+        return str(value.label)
 
 
 def _person(actor: Actor) -> User:

@@ -15,6 +15,7 @@ from feeds.models import Connection, Operation
 from feeds.services import gateway, leases, ledger, links
 from feeds.services.errors import Refused
 from feeds.states import OperationKind, OperationState
+from feeds.wording import recorded
 
 
 class NotGenerated(CodatError):
@@ -69,7 +70,8 @@ def generate(connection: Connection, *, actor: Actor, press: uuid.UUID | None = 
             raise error from cause
         with transaction.atomic(durable=True):
             leases.lock(company.pk, token)
-            ledger.succeed(operation, _("Shown once to %s.") % actor.name)
+            with recorded():
+                ledger.succeed(operation, _("Shown once to %s.") % actor.name)
             audit.record("credentials_generated", connection)
     return credentials
 
@@ -85,7 +87,7 @@ def _refuse_second_set(connection: Connection, payload: dict[str, str]) -> None:
 def _record_failure(operation: Operation, error: CodatError) -> None:
     operation.http_status = error.status
     operation.correlation_id = error.correlation_id or ""
-    with transaction.atomic(durable=True):
+    with transaction.atomic(durable=True), recorded():
         ledger.fail(operation, error.staff_message)
 
 

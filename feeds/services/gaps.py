@@ -250,7 +250,7 @@ FRENCH = Words(
     ),
     still_broken=(
         "Le flux n’est pas encore rétabli. Reconnectez-le d’abord dans QuickBooks, qui récupérera alors lui-même les "
-        "sept derniers jours. Les dates ci-dessus sont valables si vous le faites le {day} ; si c’est plus tard, "
+        "sept derniers jours. Les dates ci-dessus sont valables si vous le faites le {day}; si c’est plus tard, "
         "demandez-nous de nouvelles dates."
     ),
     nothing=(

@@ -114,11 +114,13 @@ def _tell(case_ids: Sequence[int], kind: CaseEventKind, text: str) -> None:
 def _announce(incident: Incident) -> None:
     cases = Case.objects.filter(incident=incident)
     count = cases.count()
-    subject = ngettext("Incident: %(count)s feed broke", "Incident: %(count)s feeds broke together", count)
     outbox.put(
         MailKind.INCIDENT_OPENED,
         to=settings.CASE_NOTIFY_TO,
-        subject=subject % {"count": count},
+        subject=lambda: (
+            ngettext("Incident: %(count)s feed broke", "Incident: %(count)s feeds broke together", count)
+            % {"count": count}
+        ),
         context={"incident": incident, "url": outbox.page_of(incident), "count": count, **_named(cases)},
         key=f"incident {incident.pk} opened",
     )
@@ -133,7 +135,7 @@ def _summarise(incident: Incident) -> None:
     outbox.put(
         MailKind.INCIDENT_RELEASED,
         to=sorted({*settings.CASE_NOTIFY_TO, *owners}),
-        subject=_("Incident released: %(open_count)s of %(count)s feeds still broken") % counts,
+        subject=lambda: _("Incident released: %(open_count)s of %(count)s feeds still broken") % counts,
         context={"incident": incident, "url": outbox.page_of(incident), **counts, **_named(broken)},
         key=f"incident {incident.pk} released",
     )

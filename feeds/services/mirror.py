@@ -24,6 +24,7 @@ from feeds.codat import schemas
 from feeds.models import Company, Connection, SourceAccount, StatusEvent
 from feeds.services import link_need
 from feeds.states import GONE, ConnectionStatus, OnboardingState, SeenBy
+from feeds.wording import recorded
 
 LINK_COLUMNS = ("link_url", "link_fetched_at", "link_expires_at")
 BANK_FEED = "BankFeed"
@@ -203,9 +204,10 @@ def settle_onboarding(company: Company, connections: Iterable[Connection] | None
     else:
         connection = next((held for held in connections if held.gone_at is None), None)
     if connection is None:
-        gone = _("Codat no longer has this company's connection. Press Retry to make a new one.")
-        if company.gone_at is not None:
-            gone = _("Codat no longer has this company. Press Retry to make it again.")
+        with recorded():
+            gone = _("Codat no longer has this company's connection. Press Retry to make a new one.")
+            if company.gone_at is not None:
+                gone = _("Codat no longer has this company. Press Retry to make it again.")
         set_onboarding(company, OnboardingState.FAILED, gone)
         return
     linked = connection.status == ConnectionStatus.LINKED

@@ -12,8 +12,7 @@ from django.conf import settings
 from django.contrib.auth.models import User
 from django.db import transaction
 from django.utils import timezone
-from django.utils.translation import gettext as _
-from django.utils.translation import ngettext
+from django.utils.translation import gettext_lazy, ngettext
 
 from feeds import queue
 from feeds.models import Case, Mail
@@ -73,15 +72,20 @@ def _changed(case: Case, kind: MailKind) -> None:
 
 
 def _write(case: Case, kind: MailKind) -> None:
-    subjects = {MailKind.BROKE: _("Feed broke: %(company)s"), MailKind.RECOVERED: _("Feed works again: %(company)s")}
     outbox.put(
         kind,
         to=_recipients(case),
-        subject=subjects[kind] % {"company": case.company.legal_name},
+        subject=lambda: str(_SUBJECTS[kind]) % {"company": case.company.legal_name},
         context={"case": case, "url": outbox.page_of(case)},
         case=case,
     )
     Case.objects.filter(pk=case.pk).update(notified_at=timezone.now(), notified_about=kind, notify_due_at=None)
+
+
+_SUBJECTS = {
+    MailKind.BROKE: gettext_lazy("Feed broke: %(company)s"),
+    MailKind.RECOVERED: gettext_lazy("Feed works again: %(company)s"),
+}
 
 
 def _recipients(case: Case) -> list[str]:
@@ -114,11 +118,10 @@ def _write_digest(owner: User, key: str) -> None:
         "overdue": cases.filter(due_at__lte=timezone.now()).count(),
         "unassigned": Case.objects.filter(state=CaseState.OPEN).count(),
     }
-    subject = ngettext("%(count)s broken feed is yours", "%(count)s broken feeds are yours", count)
     outbox.put(
         MailKind.DIGEST,
         to=[owner.email],
-        subject=subject % counts,
+        subject=lambda: ngettext("%(count)s broken feed is yours", "%(count)s broken feeds are yours", count) % counts,
         context={**counts, "rows": [(case, outbox.page_of(case)) for case in named], "now": timezone.now()},
         key=key,
     )

@@ -25,6 +25,7 @@ from feeds.services.home import CappedCount, capped_count
 from feeds.services.inbox import InboxHealth
 from feeds.services.quiet import Waiting
 from feeds.states import OPEN_OPERATION_STATES, DriftKind, MailState, Meaning, OperationState, Tone
+from feeds.wording import colon_in_words
 
 COUNT_CAP = 10_000
 """Counts stop here: more of any of these is the same news."""
@@ -364,7 +365,8 @@ def _drift(snapshot: Snapshot) -> Part:
         return Part("drift", title, Tone.NEUTRAL, _("being compared"), meaning, as_of)
     if not found:
         return Part("drift", title, Tone.GOOD, _("no difference"), meaning, as_of)
-    told = ", ".join(f"{DriftKind(kind).label}: {_number(count)}" for kind, count in sorted(found.items()))
+    colon = colon_in_words()
+    told = ", ".join(f"{DriftKind(kind).label}{colon}{_number(count)}" for kind, count in sorted(found.items()))
     return Part("drift", title, Tone.WARNING, told, meaning, as_of, _("Open the report and settle each difference."))
 
 

@@ -7,8 +7,9 @@ is doubled, none is lost. Attempts are counted at the claim, so that a mail whic
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from smtplib import SMTPException
 from typing import Any
@@ -20,12 +21,13 @@ from django.core.mail import EmailMultiAlternatives
 from django.db import transaction
 from django.template.loader import render_to_string
 from django.urls import reverse
-from django.utils import timezone
+from django.utils import timezone, translation
 from django.utils.translation import gettext as _
 
 from feeds import audit, queue
 from feeds.audit import Actor
 from feeds.models import AccessGrant, Approval, CalloutVersion, Case, CaseEvent, Incident, Mail
+from feeds.services import preferences
 from feeds.services.errors import Refused
 from feeds.states import CaseEventKind, MailKind, MailState
 
@@ -35,6 +37,8 @@ CLAIM = timedelta(minutes=5)
 MAX_ATTEMPTS = 10
 LONGEST_WAIT = timedelta(hours=6)
 """Between two attempts: they reach over more than a day."""
+_WHITE_SPACE = re.compile(r"[^\S\N{NO-BREAK SPACE}]+")
+"""A subject is one line; the space before a French colon stays one that does not break."""
 BUDGET = 40.0
 """Seconds after which no further mail is taken: a queue task lives sixty, and one mail may take `EMAIL_TIMEOUT`."""
 
@@ -43,30 +47,46 @@ def put(
     kind: MailKind,
     *,
     to: Sequence[str],
-    subject: str,
+    subject: str | Callable[[], str],
     context: Mapping[str, Any],
     case: Case | None = None,
     key: str = "",
 ) -> bool:
     """Write a mail from the templates `feeds/mail/<kind>.txt` and `.html`; call inside the transaction of the change.
 
-    With a `key`, a mail that exists already is not written again. Nothing is written when there is nobody to send to.
-    Whether one was written.
+    Each is written to in their own language: one mail for each language among the addresses. A `subject` in words of
+    ours is therefore a function, called when the language is known. With a `key`, a mail that exists already is not
+    written again. Nothing is written when there is nobody to send to. Whether one was written.
     """
     if not to or (key and Mail.objects.filter(key=key).exists()):
         return False
+    for number, (language, addresses) in enumerate(preferences.by_language(to).items()):
+        with translation.override(language):
+            _write(
+                kind,
+                to=addresses,
+                subject=subject if isinstance(subject, str) else subject(),
+                context=context,
+                case=case,
+                key=f"{key} {language}" if key and number else key,
+            )
+    return True
+
+
+def _write(
+    kind: MailKind, *, to: Sequence[str], subject: str, context: Mapping[str, Any], case: Case | None, key: str
+) -> None:
     values = {**context, "subject": subject, "site_url": settings.SITE_URL}
     Mail.objects.create(
         kind=kind,
         key=key,
         to=",".join(to),
-        subject=" ".join(subject.split())[:200],
+        subject=_WHITE_SPACE.sub(" ", subject).strip()[:200],
         body=render_to_string(f"feeds/mail/{kind}.txt", values),
         html=render_to_string(f"feeds/mail/{kind}.html", values),
         case=case,
         next_attempt_at=timezone.now(),
     )
-    return True
 
 
 def page_of(row: Approval | AccessGrant | Case | Incident | CalloutVersion) -> str:

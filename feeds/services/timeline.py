@@ -24,6 +24,7 @@ from django.utils.translation import gettext_lazy
 from feeds import audit
 from feeds.models import AuditEntry, CaseEvent, Company, Connection, Operation, StatusEvent
 from feeds.states import SILENT_DAYS, AccountStatus, CaseEventKind, ConnectionStatus, OperationKind, Text, Tone
+from feeds.wording import colon_in_words, retold
 
 PAGE = 100
 """Entries on a page."""
@@ -213,7 +214,7 @@ def _operation_number(event: StatusEvent) -> int | None:
 
 def _status_entry(event: StatusEvent, place: Place, shown_by: Operation | None) -> Entry:
     meaning = event.new_meaning
-    seen_by = ": ".join(filter(None, (str(event.get_seen_by_display()), str(shown_by or event.reference))))
+    seen_by = colon_in_words().join(filter(None, (str(event.get_seen_by_display()), str(shown_by or event.reference))))
     return Entry(
         place,
         Kind.STATUS,
@@ -221,7 +222,7 @@ def _status_entry(event: StatusEvent, place: Place, shown_by: Operation | None) 
         title=_("%(name)s: %(old)s → %(new)s")
         % {
             "name": event.account.name if event.account else _("Connection"),
-            "old": event.old or "–",
+            "old": event.old_label,
             "new": meaning.label,
         },
         text=_explain(event, shown_by),
@@ -271,8 +272,8 @@ def _ended_entry(operation: Operation, place: Place) -> Entry:
         place,
         Kind.OPERATION,
         operation.state_meaning.tone,
-        title=f"{_named(operation)}: {operation.state_meaning.label}",
-        text=operation.error or operation.result,
+        title=f"{_named(operation)}{colon_in_words()}{operation.state_meaning.label}",
+        text=retold(operation.error or operation.result),
         how=correlation,
         about=operation,
     )
@@ -337,7 +338,7 @@ def _case_entry(event: CaseEvent, place: Place) -> Entry:
         Kind.CASE,
         _CASE_TONES.get(event.kind, Tone.NEUTRAL),
         title=_("Case #%(number)d: %(what)s") % {"number": event.case_id, "what": event.get_kind_display()},
-        text=event.text,
+        text=event.text if event.kind == CaseEventKind.NOTE else retold(event.text),
         who=event.actor_name,
         about=event.case,
     )

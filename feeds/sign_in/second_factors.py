@@ -24,6 +24,7 @@ OPEN_WITHOUT = frozenset(
         # Setting one up, proving who one is for that, and leaving.
         "mfa_index", "mfa_activate_totp", "mfa_add_webauthn", "mfa_view_recovery_codes",
         "account_reauthenticate", "account_login", "account_logout", "session_left",
+        "language",
         # Machines ask these.
         "healthz", "readyz", "metrics", "codat-webhook",
     }

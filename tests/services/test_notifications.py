@@ -11,6 +11,7 @@ from smtplib import SMTPServerDisconnected
 from typing import Any
 
 import pytest
+from django.contrib.auth.models import User
 from django.core import mail
 from django.core.mail.backends.locmem import EmailBackend
 from django.utils import timezone
@@ -18,8 +19,8 @@ from pytest_django.fixtures import Settings
 
 from feeds.audit import Actor
 from feeds.models import Case, CaseEvent, Mail, SourceAccount
-from feeds.services import cases, notifications, outbox
-from feeds.states import CaseOutcome, CaseState, MailKind, MailState
+from feeds.services import cases, notifications, outbox, preferences
+from feeds.states import CaseOutcome, CaseState, Language, MailKind, MailState
 from tests.factories import CompanyFactory, ConnectionFactory, SourceAccountFactory, UserFactory
 from tests.worker_process import ROOT, WorkerProcess
 
@@ -170,6 +171,64 @@ def test_after_the_cool_down_a_change_is_told_at_once(drain_queue: Drain) -> Non
     turn(case, "disconnected")
     drain_queue()
     assert len(sent()) == 3
+
+
+# --- Languages -------------------------------------------------------------------------------------------------------
+def in_french(user: User) -> User:
+    """The person has chosen French."""
+    preferences.choose_language(user, Language.FR)
+    return user
+
+
+def test_a_mail_is_in_the_language_of_whom_it_reaches() -> None:
+    case = break_feed(legal_name="Maple Dental")
+    owner = owner_of(case)
+    assert owner.user is not None
+    in_french(owner.user)
+    turn(case, "connected")
+    to_the_team, to_the_owner = Mail.objects.order_by("pk")
+    assert to_the_team.subject == "Feed broke: Maple Dental"
+    assert "Seen: " in to_the_team.body
+    assert to_the_owner.subject == "Flux rétabli\xa0: Maple Dental"
+    assert "Constaté\xa0: " in to_the_owner.body
+    assert '<html lang="fr">' in to_the_owner.html
+
+
+def test_a_digest_is_in_its_readers_language(monkeypatch: pytest.MonkeyPatch) -> None:
+    owner = owner_of(break_feed(legal_name="Maple Dental"))
+    assert owner.user is not None
+    in_french(owner.user)
+    clock_says(monkeypatch, 12)
+    assert notifications.write_digests() == 1
+    digest = Mail.objects.get(kind=MailKind.DIGEST)
+    assert digest.subject == "1 flux interrompu vous est attribué"
+    assert "déconnecté\xa0: " in digest.body
+
+
+def test_one_news_for_several_people_is_one_mail_for_each_language(settings: Settings) -> None:
+    french = in_french(UserFactory(role="Support"))
+    settings.CASE_NOTIFY_TO = [TEAM, french.email, "night@bank.example"]
+    break_feed(legal_name="Maple Dental")
+    assert sorted((mail.to, mail.subject) for mail in Mail.objects.all()) == sorted(
+        [
+            (f"{TEAM},night@bank.example", "Feed broke: Maple Dental"),
+            (french.email, "Flux interrompu\xa0: Maple Dental"),
+        ]
+    )
+
+
+def test_a_mail_that_must_exist_once_exists_once_in_each_language(settings: Settings) -> None:
+    french = in_french(UserFactory(role="Support"))
+    case = break_feed()
+    for _again in range(2):
+        outbox.put(
+            MailKind.BROKE,
+            to=[TEAM, french.email],
+            subject=lambda: "Once",
+            context={"case": case, "url": "https://x.example"},
+            key="once",
+        )
+    assert sorted(Mail.objects.filter(subject="Once").values_list("key", flat=True)) == ["once", "once fr"]
 
 
 # --- The digest ------------------------------------------------------------------------------------------------------

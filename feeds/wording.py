@@ -1,0 +1,145 @@
+"""The product's own words in stored rows: written in one language, read in the reader's.
+
+An error or a result is stored as text, when it happened and in the site's language whoever was at work, so that the
+record says the same to everybody and an export is in one language. On screen it is told again: the catalogue knows
+every sentence the product can have written, so the sentence is found by its English and shown in the reader's words.
+What was not ours (what Codat said, what a person wrote) is shown as it is.
+"""
+
+from __future__ import annotations
+
+import gettext
+import re
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from django.conf import settings
+from django.utils import translation
+from django.utils.translation import gettext as _
+
+from feeds.states import GONE_MEANING, AccountStatus, ConnectionStatus
+
+_PLACEHOLDER = re.compile(r"%\((?P<name>\w+)\)[sd]|%[sd]|\{\}")
+_SHORTEST_START = 4
+"""Letters a sentence must begin with before its first placeholder: fewer would find it in anybody's words."""
+
+
+def recorded() -> AbstractContextManager[None]:
+    """A block in which text for a stored row is written: in the site's language, whoever's request it is."""
+    return translation.override(settings.LANGUAGE_CODE)
+
+
+def retold(text: str) -> str:
+    """A stored text in the language active now, as far as it is the product's own words."""
+    language = translation.get_language()
+    if not text or language is None or language == settings.LANGUAGE_CODE:
+        return text
+    return _retold(text, language)
+
+
+def colon_in_words() -> str:
+    """What stands between a label and its value: French has a no-break space before the colon."""
+    return _("%(label)s: %(value)s") % {"label": "", "value": ""}
+
+
+@dataclass(frozen=True)
+class _Sentence:
+    """One string of the catalogue that may stand in a stored text."""
+
+    start: str
+    pattern: re.Pattern[str]
+    translated: str
+    is_whole: bool
+    """Ends with a full stop: others may follow it, and it may stand inside another."""
+
+    def tell(self, found: re.Match[str], book: _Book) -> str:
+        named = found.groupdict()
+        rest = named.pop("rest_of_text", None)
+        values = {name: book.value(value) for name, value in named.items()}
+        told = _PLACEHOLDER.sub(lambda place: values[_group(place, self.translated)], self.translated)
+        return f"{told} {book.text(rest)}" if rest else told
+
+
+@dataclass(frozen=True)
+class _Book:
+    """One language: whole texts, sentences by length of their start (longest first), and the statuses' words."""
+
+    exact: Mapping[str, str]
+    sentences: tuple[_Sentence, ...]
+    statuses: Mapping[str, str]
+
+    def text(self, text: str) -> str:
+        return self.exact.get(text) or self._label_and_words(text) or self._sentence(text) or text
+
+    def value(self, value: str) -> str:
+        """What stands in a placeholder: a sentence or a status may be ours, a name never is."""
+        return self.statuses.get(value) or self._sentence(value, whole_only=True) or value
+
+    def _sentence(self, text: str, *, whole_only: bool = False) -> str | None:
+        for sentence in self.sentences:
+            if whole_only and not sentence.is_whole:
+                continue
+            if text.startswith(sentence.start) and (found := sentence.pattern.fullmatch(text)):
+                return sentence.tell(found, self)
+        return None
+
+    def _label_and_words(self, text: str) -> str | None:
+        """What a case tells: a label and what the person wrote, or a status and the accounts that have it."""
+        label, dash, words = text.partition(" – ")
+        if dash and label in self.exact:
+            return f"{self.exact[label]}{dash}{words}"
+        status, colon, names = text.partition(": ")
+        if colon and status in self.statuses:
+            return f"{self.statuses[status]}{colon_in_words()}{self.exact.get(names, names)}"
+        return None
+
+
+@lru_cache(maxsize=4096)
+def _retold(text: str, language: str) -> str:
+    book = _book(language)
+    return "\n".join(book.text(line) for line in text.split("\n"))
+
+
+@lru_cache
+def _book(language: str) -> _Book:
+    folder = Path(settings.LOCALE_PATHS[0])
+    # The library has no public way to list a catalogue; the attribute is as old as the module.
+    held: dict[str | tuple[str, int], str] = gettext.translation("django", folder, [language], fallback=False)._catalog  # type: ignore[attr-defined]
+    words = {_english(key): text for key, text in held.items() if _english(key) and text}
+    sentences = [_sentence(english, text) for english, text in words.items()]
+    with translation.override(language):
+        statuses = {english: str(words.get(english, english)) for english in _status_labels()}
+    ordered = sorted((it for it in sentences if len(it.start) >= _SHORTEST_START), key=lambda it: -len(it.start))
+    return _Book({key: text for key, text in words.items() if not _PLACEHOLDER.search(key)}, tuple(ordered), statuses)
+
+
+def _english(key: str | tuple[str, int]) -> str:
+    return key if isinstance(key, str) else key[0]
+
+
+def _status_labels() -> list[str]:
+    with recorded():
+        return [str(known.label) for known in (*ConnectionStatus, *AccountStatus, GONE_MEANING)]
+
+
+def _sentence(english: str, translated: str) -> _Sentence:
+    pieces, end = [], 0
+    for place in _PLACEHOLDER.finditer(english):
+        pieces += [re.escape(english[end : place.start()]), f"(?P<{_group(place, english)}>.+?)"]
+        end = place.end()
+    pieces.append(re.escape(english[end:]))
+    # Sentences are joined by spaces; a label is only ever the whole text.
+    is_whole = english.endswith(".")
+    rest = r"(?: (?P<rest_of_text>.+))?" if is_whole else ""
+    first = _PLACEHOLDER.search(english)
+    start = english[: first.start()] if first else english
+    return _Sentence(start, re.compile("".join(pieces) + rest), translated, is_whole)
+
+
+def _group(place: re.Match[str], text: str) -> str:
+    """The name of a placeholder's group: its own, or its number among those without a name."""
+    name = place.group("name")
+    return name or f"number_{len(_PLACEHOLDER.findall(text[: place.start()]))}"

@@ -1,0 +1,67 @@
+"""What the product wrote into a row is read in the reader's language; what others said stays as they said it."""
+
+from __future__ import annotations
+
+import pytest
+from django.utils import translation
+
+from feeds.codat import errors
+from feeds.wording import recorded, retold
+
+NBSP = "\N{NO-BREAK SPACE}"
+
+
+def in_french(text: str) -> str:
+    with translation.override("fr"):
+        return retold(text)
+
+
+@pytest.mark.parametrize(
+    ("stored", "told"),
+    [
+        ("", ""),
+        ("Fresh link fetched.", "Nouveau lien obtenu."),
+        ("Created as “Harbor Light”.", f"Créée sous «{NBSP}Harbor Light{NBSP}»."),
+        ("Created as “Created as.”.", f"Créée sous «{NBSP}Created as.{NBSP}»."),
+        ("Now Linked.", f"Maintenant{NBSP}: Liée."),
+        ("3 accounts in Codat.", "3 accounts in Codat."),
+        ("Connected again", "De nouveau connecté"),
+        ("Connected again – Connected again", "De nouveau connecté – Connected again"),
+        ("disconnected: Chequing, Savings", f"déconnecté{NBSP}: Chequing, Savings"),
+        ("Unlinked: no account", f"Dissociée{NBSP}: aucun compte"),
+        ("Feed broke: Support", f"Flux interrompu{NBSP}: Support"),
+        ("We phoned them. They will reconnect.", "We phoned them. They will reconnect."),
+    ],
+)
+def test_stored_words(stored: str, told: str) -> None:
+    assert in_french(stored) == told
+
+
+def test_every_sentence_of_an_error_is_told_and_codats_own_words_are_kept() -> None:
+    error = errors.Timeout("log", outcome_unknown=True, details="Company name is too long", correlation_id="abc-1")
+    with recorded():
+        stored = error.staff_message
+    with translation.override("fr"):
+        assert retold(stored) == error.staff_message
+        assert "Company name is too long" in error.staff_message
+        assert "abc-1" in error.staff_message
+
+
+def test_the_last_answer_inside_a_sentence_is_told_too() -> None:
+    stored = (
+        "Gave up after 8 attempts. Press Retry once Codat is well again. Last answer: "
+        "Codat is still working on the same request. The system looks again by itself. You need not do anything."
+    )
+    told = in_french(stored)
+    assert told.startswith("Abandon après 8 tentatives.")
+    assert told.endswith("Vous n’avez rien à faire.")
+
+
+def test_in_the_language_of_the_record_nothing_is_changed() -> None:
+    with translation.override("en"):
+        assert retold("Fresh link fetched.") == "Fresh link fetched."
+
+
+def test_a_record_is_in_the_sites_language_whoever_is_at_work() -> None:
+    with translation.override("fr"), recorded():
+        assert errors.Timeout("log").staff_message.startswith("Codat did not answer in time.")
