@@ -114,6 +114,18 @@ CASE_DIGEST_HOUR: int = env.int("CASE_DIGEST_HOUR", default=8)
 INCIDENT_THRESHOLD: int = env.int("INCIDENT_THRESHOLD", default=10)
 INCIDENT_WINDOW_MINUTES: int = env.int("INCIDENT_WINDOW_MINUTES", default=60)
 
+# --- The customer's pages --------------------------------------------------------------------------------------------
+INSTITUTION_NAME: str = env.str("INSTITUTION_NAME", default="" if IS_PRODUCTION else "Maple Harbour Bank")
+# Address of a picture on this site or a static file of yours; empty: the name alone.
+INSTITUTION_LOGO: str = env.str("INSTITUTION_LOGO", default="")
+INSTITUTION_PHONE: str = env.str("INSTITUTION_PHONE", default="" if IS_PRODUCTION else "+1 555 0100")
+INVITATION_DAYS: int = env.int("INVITATION_DAYS", default=14)
+# Where Codat's links lead: browsers follow a form's redirect only to what the page has named.
+CODAT_LINK_ORIGINS: list[str] = env.list(
+    "CODAT_LINK_ORIGINS",
+    default=[f"http://localhost:{SANDBOX_PORT}"] if CODAT_SANDBOX else ["https://*.codat.io"],
+)
+
 # --- Four eyes: what a second person has to approve ------------------------------------------------------------------
 FOUR_EYES: list[str] = env.list(
     "FOUR_EYES",

@@ -15,7 +15,7 @@ from django.urls import path
 from django.utils.translation import gettext_lazy as _
 
 _SIDEBAR: tuple[tuple[str, Any, tuple[str, ...]], ...] = (
-    ("customers", _("Customers"), ("Company", "Batch")),
+    ("customers", _("Customers"), ("Company", "Invitation", "Batch")),
     ("support", _("Support"), ("Case", "Incident", "StatusEvent", "DriftReport")),
     ("codat", _("Codat"), ("Connection", "SourceAccount", "Operation", "WebhookEvent")),
     ("history", _("History"), ("AuditEntry",)),

@@ -24,7 +24,7 @@ from django.db.models.signals import pre_save
 from django.http import HttpRequest, HttpResponse
 
 from feeds.banking import mask
-from feeds.models import AuditEntry, Batch, Case, Company, Connection, Incident, Operation, SourceAccount
+from feeds.models import AuditEntry, Batch, Case, Company, Connection, Incident, Invitation, Operation, SourceAccount
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +159,12 @@ _AUDITED: dict[type[models.Model], dict[str, Any]] = {
         "include_fields": [
             "company", "connection", "state", "owner", "cause", "outcome", "outcome_reason", "snoozed_until",
             "times_broken",
+        ]
+    },
+    Invitation: {
+        "include_fields": [
+            "company", "purpose", "contact_name", "contact_email", "language", "expires_at", "ended_at", "end",
+            "sent_at", "reminded_at", "opened_at", "started_at", "linked_at", "connected_at",
         ]
     },
     Incident: {"include_fields": ["opened_at", "released_at", "released_by_name", "note"]},

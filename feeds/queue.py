@@ -35,6 +35,7 @@ SCHEDULES = (
     Scheduled("Poll statuses that are due", POLL, minutes=1),
     Scheduled("Compare with Codat", COMPARE, minutes=24 * 60),
     Scheduled("Clear expired links", "feeds.tasks.clear_expired_links", minutes=1),
+    Scheduled("End invitations", "feeds.tasks.end_invitations", minutes=10),
     Scheduled("Record the day's figures", "feeds.tasks.record_day", minutes=60),
     Scheduled("Wake snoozed cases", "feeds.tasks.wake_snoozed_cases", minutes=1),
     Scheduled("Send mails", SEND_MAILS, minutes=1),

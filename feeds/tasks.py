@@ -11,7 +11,20 @@ from typing import ParamSpec
 import structlog
 
 from feeds import audit, queue
-from feeds.services import cases, drift, figures, health, inbox, links, notifications, onboarding, outbox, sync
+from feeds.services import (
+    cases,
+    door,
+    drift,
+    figures,
+    health,
+    inbox,
+    invitations,
+    links,
+    notifications,
+    onboarding,
+    outbox,
+    sync,
+)
 
 P = ParamSpec("P")
 
@@ -69,6 +82,13 @@ def compare_with_codat() -> str:
 def clear_expired_links() -> str:
     """Forget customer links that no longer work."""
     return f"{links.clear_expired()} cleared"
+
+
+@task
+def end_invitations() -> str:
+    """Write down which invitations have run out, and forget who knocked with wrong keys."""
+    door.prune_knocks()
+    return f"{invitations.end_expired()} ended"
 
 
 @task

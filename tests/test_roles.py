@@ -16,10 +16,10 @@ MAY_DO = {
     "Relationship managers": {
         "add_company", "change_company", "import_company", "onboard_company", "refresh_company",
         "add_sourceaccount", "change_sourceaccount", "delete_sourceaccount", "reveal_account_number",
-        "rename_sourceaccount", "refresh_link", "reveal_link",
+        "rename_sourceaccount", "refresh_link", "reveal_link", "invite_company",
     },
     "Support": {
-        "onboard_company", "refresh_company", "refresh_link", "reveal_link", "rename_sourceaccount",
+        "onboard_company", "refresh_company", "refresh_link", "reveal_link", "invite_company", "rename_sourceaccount",
         "disconnect_sourceaccount", "remove_sourceaccount", "unlink_connection", "generate_credentials",
         "revoke_credentials", "reapply_webhook", "work_case", "release_incident", "adopt_company",
     },
@@ -29,7 +29,7 @@ MAY_DO = {
         "add_sourceaccount", "change_sourceaccount", "delete_sourceaccount", "reveal_account_number",
         "rename_sourceaccount", "disconnect_sourceaccount", "remove_sourceaccount", "refresh_link", "reveal_link",
         "unlink_connection", "generate_credentials", "revoke_credentials", "add_user", "change_user",
-        "reapply_webhook", "work_case", "release_incident", "adopt_company",
+        "reapply_webhook", "work_case", "release_incident", "adopt_company", "invite_company",
     },
 }  # fmt: skip
 

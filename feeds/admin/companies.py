@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from django import forms
+from django.conf import settings
 from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.core.exceptions import PermissionDenied, ValidationError
@@ -25,6 +26,7 @@ from django.utils.translation import gettext_lazy, ngettext
 from feeds.admin.actions import ActionsAdmin, Secret, list_action, object_action, report
 from feeds.admin.base import SEARCH_BY_COMPANY, as_of, change_url, named, person, status_pill
 from feeds.admin.connections import link_secret, no_live_link
+from feeds.admin.invitations import InviteForm, invite
 from feeds.admin.timelines import timeline_page
 from feeds.audit import current_actor
 from feeds.banking import USUAL_ROUTING_TYPE, Finding, mask
@@ -32,7 +34,7 @@ from feeds.models import Company, Connection, Operation, SourceAccount
 from feeds.services import accounts as account_service
 from feeds.services import links, onboarding, preflight, sync
 from feeds.services.ledger import ACTIVE_ONBOARDING
-from feeds.states import ConnectionStatus, OnboardingState, Text
+from feeds.states import ConnectionStatus, InvitationPurpose, OnboardingState, Text
 
 if TYPE_CHECKING:
     _CompanyForm = forms.ModelForm[Company]
@@ -553,6 +555,27 @@ class CompanyAdmin(ActionsAdmin[Company]):
     def retry(self, request: HttpRequest, company: Company, data: dict[str, Any]) -> str:
         onboarding.request(company, actor=current_actor())
         return _("Onboarding continues. This page follows it.")
+
+    @object_action(
+        "invite",
+        gettext_lazy("Invite customer"),
+        permission="feeds.invite_company",
+        form=InviteForm,
+        initial=lambda company: {
+            "purpose": InvitationPurpose.CONNECT,
+            "contact_name": company.contact_name,
+            "contact_email": company.contact_email,
+            "language": company.language,
+            "days": settings.INVITATION_DAYS,
+        },
+        consequences=lambda company: [
+            _("A link to our own page is made, and shown once. It works for days."),
+            _("Codat's link, which lives for an hour, is fetched when the customer presses the button there."),
+            _("An invitation of %s for the same purpose that still works is replaced.") % company,
+        ],
+    )
+    def invite_customer(self, request: HttpRequest, company: Company, data: dict[str, Any]) -> Secret:
+        return invite(company, data)
 
     @object_action(
         "show-link",

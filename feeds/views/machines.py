@@ -1,4 +1,4 @@
-"""Public pages: health and metrics for machines, the webhook inbox. Thin: each asks one service for its answer."""
+"""Pages for machines: health, metrics, the webhook inbox. Thin: each asks one service for its answer."""
 
 from __future__ import annotations
 
