@@ -99,6 +99,8 @@ POLL_CASE_SECONDS: int = env.int("POLL_CASE_SECONDS", default=3600)
 POLL_PENDING_SECONDS: int = env.int("POLL_PENDING_SECONDS", default=3600)
 POLL_PENDING_HOURLY_DAYS: int = env.int("POLL_PENDING_HOURLY_DAYS", default=2)
 POLL_HEALTHY_SECONDS: int = env.int("POLL_HEALTHY_SECONDS", default=86400)
+# Longest time the list of all companies waits while customers hold links, which reading it may end.
+POLL_LIST_WAIT_HOURS: int = env.int("POLL_LIST_WAIT_HOURS", default=12)
 POLL_RESERVE_PERCENT: int = env.int("POLL_RESERVE_PERCENT", default=20)
 
 # --- Cases -----------------------------------------------------------------------------------------------------------

@@ -249,12 +249,15 @@ def poll_settings_make_sense() -> list[CheckMessage]:
     wrong = [name for name in seconds if getattr(settings, name) < 1]
     if not 0 <= settings.POLL_RESERVE_PERCENT < 100:
         wrong.append("POLL_RESERVE_PERCENT")
+    if not 0 <= settings.POLL_LIST_WAIT_HOURS <= 72:
+        wrong.append("POLL_LIST_WAIT_HOURS")
     if not wrong:
         return []
     return _error(
         24,
         f"{', '.join(wrong)}: not in range.",
-        "Intervals are seconds, at least 1; the reserve is a share of the quota, from 0 to 99 percent.",
+        "Intervals are seconds, at least 1; the reserve is a share of the quota, from 0 to 99 percent; the list waits"
+        " from 0 to 72 hours.",
     )
 
 

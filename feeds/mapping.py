@@ -12,7 +12,7 @@ from anyascii import anyascii
 
 from feeds.codat import redaction
 from feeds.codat.redaction import Json
-from feeds.codat.schemas import BANK_FEEDS_PLATFORM_KEY, LINKED, Company, Connection, SourceAccount, json_number
+from feeds.codat.schemas import BANK_FEEDS_PLATFORM_KEY, Company, Connection, SourceAccount, json_number
 
 UID_TAG = "uid"
 BANK_FEED_SOURCE = "BankFeed"
@@ -129,11 +129,11 @@ def is_bank_feed(reply: Connection) -> bool:
     return reply.integration_key == BANK_FEEDS_PLATFORM_KEY or reply.source_type == BANK_FEED_SOURCE
 
 
-def connection_columns(reply: Connection, *, link_lifetime: timedelta) -> dict[str, Any]:
+def connection_columns(reply: Connection, *, link_lifetime: timedelta, link_is_needed: bool) -> dict[str, Any]:
     """Column values of our Connection from Codat's.
 
-    The link's columns are there only when the reply brings a link, or when the connection is linked: then they are
-    emptied, because nobody needs it any more. A link expires `link_lifetime` after it was asked for.
+    The link's columns are there only when the reply brings a link, or when no link is needed: then they are emptied. A
+    link expires `link_lifetime` after it was asked for.
     """
     columns: dict[str, Any] = {
         "codat_id": reply.id,
@@ -149,11 +149,11 @@ def connection_columns(reply: Connection, *, link_lifetime: timedelta) -> dict[s
         "read_at": reply.read_at,
         "raw": reply.raw,
     }
-    return columns | _link_columns(reply, link_lifetime)
+    return columns | _link_columns(reply, link_lifetime, link_is_needed)
 
 
-def _link_columns(reply: Connection, lifetime: timedelta) -> dict[str, Any]:
-    if reply.status == LINKED:
+def _link_columns(reply: Connection, lifetime: timedelta, is_needed: bool) -> dict[str, Any]:
+    if not is_needed:
         return {"link_url": "", "link_fetched_at": None, "link_expires_at": None}
     if reply.link_url is None:
         return {}

@@ -33,7 +33,7 @@ class Scheduled:
 
 SCHEDULES = (
     Scheduled("Poll statuses that are due", POLL, minutes=1),
-    Scheduled("Compare with Codat", COMPARE, minutes=24 * 60),
+    Scheduled("Compare with Codat", COMPARE, minutes=60),
     Scheduled("Clear expired links", "feeds.tasks.clear_expired_links", minutes=1),
     Scheduled("End invitations", "feeds.tasks.end_invitations", minutes=10),
     Scheduled("Record the day's figures", "feeds.tasks.record_day", minutes=60),

@@ -488,6 +488,15 @@ def feed_is_broken(
     return whole or AccountStatus.DISCONNECTED in account_statuses
 
 
+def link_is_needed(connection_status: str, *, account_is_disconnected: bool) -> bool:
+    """Whether the customer needs a link: to connect, or to reconnect what QuickBooks no longer reads.
+
+    `account_is_disconnected`: QuickBooks has stopped reading at least one account that Codat still has. Codat calls a
+    connection Linked until all of its accounts are disconnected, so Linked alone does not mean that all is well.
+    """
+    return connection_status != ConnectionStatus.LINKED or account_is_disconnected
+
+
 def account_is_broken(connection_status: str, account_status: str, *, lost: bool = False) -> bool:
     """Whether this account is part of what is broken in a broken feed.
 

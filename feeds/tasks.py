@@ -75,7 +75,7 @@ def sweep_listing() -> str:
 @task
 def compare_with_codat() -> str:
     """Look for what differs between Codat and our mirror."""
-    return drift.run()
+    return drift.tonight()
 
 
 @task

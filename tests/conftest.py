@@ -69,6 +69,21 @@ def point_product_at(sandbox: SandboxProcess, settings: Settings) -> SandboxProc
     return sandbox
 
 
+@pytest.fixture(scope="session")
+def strict_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SandboxProcess]:
+    """A stand-in where a new link kills the older ones."""
+    server = SandboxProcess(tmp_path_factory.mktemp("strict") / "sandbox.sqlite3", "--strict-otp").start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def strict_codat(strict_server: SandboxProcess, settings: Settings) -> SandboxProcess:
+    """The strict stand-in, empty, with the product pointed at it."""
+    strict_server.reset()
+    return point_product_at(strict_server, settings)
+
+
 @pytest.fixture
 def drain_queue(db: None) -> Callable[[], int]:
     """Run everything the real queue holds, and what becomes due within seconds, in this process."""

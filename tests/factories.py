@@ -92,7 +92,10 @@ class CompanyFactory(DjangoModelFactory[Company]):
 
 
 class ConnectionFactory(DjangoModelFactory[Connection]):
-    """A connection that waits for the customer. `with_link=True`: we hold a link that works for an hour."""
+    """A connection that waits for the customer. `with_link=True`: we hold a link that works for an hour.
+
+    `handed_out=True`: and somebody was shown it.
+    """
 
     class Meta:
         model = Connection
@@ -103,6 +106,7 @@ class ConnectionFactory(DjangoModelFactory[Connection]):
             link_fetched_at=factory.LazyFunction(timezone.now),
             link_expires_at=factory.LazyFunction(lambda: timezone.now() + timedelta(hours=1)),
         )
+        handed_out = factory.Trait(with_link=True, link_shown_at=factory.SelfAttribute("link_fetched_at"))
         linked = factory.Trait(status=ConnectionStatus.LINKED)
 
     company = factory.SubFactory(CompanyFactory, in_codat=True)

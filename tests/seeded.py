@@ -50,7 +50,7 @@ def _mirror(replies: list[schemas.Company]) -> None:
 def _connections(held: list[Company], replies: list[schemas.Company]) -> Iterator[Connection]:
     for company, reply in zip(held, replies, strict=True):
         for connection in reply.connections:
-            columns = mapping.connection_columns(connection, link_lifetime=timedelta(0))
+            columns = mapping.connection_columns(connection, link_lifetime=timedelta(0), link_is_needed=True)
             without_link = {name: value for name, value in columns.items() if not name.startswith("link_")}
             yield Connection(company=company, poll_due_at=timezone.now(), **without_link)
 

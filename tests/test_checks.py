@@ -119,6 +119,8 @@ WHOLE_HEADER = base64.b64encode(b"an-invented-key-that-was-encoded-already").dec
         ("feeds.E018", {"WEBHOOK_SECRETS": ["whsec_"]}),
         ("feeds.E024", {"POLL_LINK_SECONDS": 0}),
         ("feeds.E024", {"POLL_RESERVE_PERCENT": 100}),
+        ("feeds.E024", {"POLL_LIST_WAIT_HOURS": -1}),
+        ("feeds.E024", {"POLL_LIST_WAIT_HOURS": 73}),
         ("feeds.E025", {"METRICS_TOKEN": "guessed"}),
         ("feeds.W001", {"DATABASES": {"default": {"ENGINE": "django.db.backends.sqlite3", "OPTIONS": {}}}}),
         ("feeds.W003", {"WEBHOOK_SECRETS": []}),

@@ -149,7 +149,7 @@ def column_names(model: Any) -> set[str]:
 
 def test_the_columns_are_columns_of_our_models() -> None:
     company = mapping.company_columns(schemas.company(samples.COMPANY, READ_AT))
-    connection = mapping.connection_columns(schemas.connection(samples.CONNECTION, READ_AT), link_lifetime=HOUR)
+    connection = connection_columns()
     account = mapping.source_account_columns(schemas.source_account(samples.ACCOUNT_V2, READ_AT))
 
     assert set(company) <= column_names(Company)
@@ -175,8 +175,9 @@ def test_a_redirect_with_a_password_in_it_is_not_stored() -> None:
     assert mapping.company_columns(company)["redirect_url"] == ""
 
 
-def connection_columns(**changes: Any) -> dict[str, Any]:
-    return mapping.connection_columns(schemas.connection(samples.CONNECTION | changes, READ_AT), link_lifetime=HOUR)
+def connection_columns(*, link_is_needed: bool = True, **changes: Any) -> dict[str, Any]:
+    reply = schemas.connection(samples.CONNECTION | changes, READ_AT)
+    return mapping.connection_columns(reply, link_lifetime=HOUR, link_is_needed=link_is_needed)
 
 
 def test_a_connection_is_mirrored_with_its_errors_scrubbed() -> None:
@@ -201,8 +202,12 @@ def test_a_reply_without_a_link_leaves_ours_alone() -> None:
     assert [name for name in connection_columns(linkUrl=None) if name.startswith("link_")] == []
 
 
-def test_the_link_is_emptied_once_linked() -> None:
-    columns = connection_columns(status="Linked")
+def test_a_linked_connection_that_needs_a_link_keeps_it() -> None:
+    assert connection_columns(status="Linked")["link_url"] == samples.LINK
+
+
+def test_the_link_is_emptied_when_nobody_needs_it() -> None:
+    columns = connection_columns(status="Linked", link_is_needed=False)
 
     assert {name: value for name, value in columns.items() if name.startswith("link_")} == {
         "link_url": "",

@@ -25,16 +25,16 @@ from django.utils.translation import gettext_lazy, ngettext
 
 from feeds.admin.actions import ActionsAdmin, Secret, list_action, object_action, report
 from feeds.admin.base import SEARCH_BY_COMPANY, as_of, change_url, named, person, status_pill
-from feeds.admin.connections import link_secret, no_live_link
+from feeds.admin.connections import LINK_REPLACED, link_secret, no_link_needed, no_live_link
 from feeds.admin.invitations import InviteForm, invite
 from feeds.admin.timelines import timeline_page
 from feeds.audit import current_actor
 from feeds.banking import USUAL_ROUTING_TYPE, Finding, mask
 from feeds.models import Company, Connection, Operation, SourceAccount
 from feeds.services import accounts as account_service
-from feeds.services import links, onboarding, preflight, sync
+from feeds.services import link_need, links, onboarding, preflight, sync
 from feeds.services.ledger import ACTIVE_ONBOARDING
-from feeds.states import ConnectionStatus, InvitationPurpose, OnboardingState, Text
+from feeds.states import InvitationPurpose, OnboardingState, Text
 
 if TYPE_CHECKING:
     _CompanyForm = forms.ModelForm[Company]
@@ -263,9 +263,7 @@ def no_link_to_refresh(company: Company) -> Text:
     connection = live_connection(company)
     if connection is None:
         return _("There is no connection in Codat yet. Press Onboard first.")
-    if connection.status == ConnectionStatus.LINKED:
-        return _("The connection is Linked: the customer needs no link.")
-    return cannot_refresh(company)
+    return no_link_needed(connection) or cannot_refresh(company)
 
 
 def read_from_codat(company: Company) -> str:
@@ -326,7 +324,7 @@ class CompanyAdmin(ActionsAdmin[Company]):
     # --- Reading ----------------------------------------------------------------------------------------------------
     def get_queryset(self, request: HttpRequest) -> QuerySet[Company]:
         """Companies with their live connection: one more query for the whole page."""
-        live = Connection.objects.filter(gone_at__isnull=True)
+        live = link_need.annotated(Connection.objects.filter(gone_at__isnull=True))
         return (
             super()
             .get_queryset(request)
@@ -487,6 +485,7 @@ class CompanyAdmin(ActionsAdmin[Company]):
             "connection": connection,
             "now": now,
             "link_is_live": link_is_live,
+            "link_replaced": LINK_REPLACED if connection is not None and connection.has_replaced_link(now) else None,
             "accounts": accounts,
             "panel_buttons": [button for button in buttons if not button.unavailable],
             # A link counts down, and whoever holds it may connect at any moment.

@@ -7,7 +7,7 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin
-from django.db.models import Exists, OuterRef, QuerySet
+from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.html import format_html, format_html_join
@@ -30,11 +30,16 @@ from feeds.admin.base import (
     values_filter,
 )
 from feeds.audit import current_actor
-from feeds.models import Connection, Operation, SourceAccount
-from feeds.services import connections, credentials, links
-from feeds.states import AccountStatus, ConnectionStatus, Meaning, Text, Tone
+from feeds.models import Connection, Operation
+from feeds.services import connections, credentials, link_need, links
+from feeds.states import ConnectionStatus, Meaning, Text, Tone
 
 LINK_READY = Meaning(gettext_lazy("link ready"), Tone.GOOD, gettext_lazy("The customer can open it now."))
+LINK_REPLACED = Meaning(
+    gettext_lazy("link replaced"),
+    Tone.WARNING,
+    gettext_lazy("The link that was shown before may be closed: show the new one and hand it over."),
+)
 LINK_EXPIRED = Meaning(gettext_lazy("link expired"), Tone.NEUTRAL, gettext_lazy("Refresh it before you hand it over."))
 NO_LINK = Meaning(gettext_lazy("no link"), Tone.NEUTRAL, gettext_lazy("Refresh it to get one."))
 LINK_NOT_NEEDED = Meaning(gettext_lazy("not needed"), Tone.NEUTRAL, gettext_lazy("The customer is connected."))
@@ -52,8 +57,8 @@ def gone_from_codat(connection: Connection) -> Text:
 
 def no_link_needed(connection: Connection) -> Text:
     """Why no link can be fetched."""
-    if connection.status == ConnectionStatus.LINKED:
-        return _("This connection is Linked: the customer needs no link.")
+    if connection.gone_at is None and not link_need.is_needed(connection):
+        return _("This connection is Linked and all its accounts work: the customer needs no link.")
     return gone_from_codat(connection)
 
 
@@ -73,9 +78,10 @@ def not_linked(connection: Connection) -> Text:
 
 def link_meaning(connection: Connection) -> Meaning:
     """How the customer's link stands."""
-    if connection.has_live_link(timezone.now()):
-        return LINK_READY
-    if connection.status == ConnectionStatus.LINKED:
+    now = timezone.now()
+    if connection.has_live_link(now):
+        return LINK_REPLACED if connection.has_replaced_link(now) else LINK_READY
+    if not link_need.is_needed(connection):
         return LINK_NOT_NEEDED
     return LINK_EXPIRED if connection.link_fetched_at else NO_LINK
 
@@ -108,7 +114,10 @@ class ConnectionAdmin(ActionsAdmin[Connection], MirrorAdmin[Connection]):
     search_company_path = "company"
     search_help_text = SEARCH_BY_COMPANY
     fieldsets = (
-        (None, {"fields": ("company_link", "status_words", "link_state", "link_fetched", "link_expires")}),
+        (
+            None,
+            {"fields": ("company_link", "status_words", "link_state", "link_fetched", "link_shown", "link_expires")},
+        ),
         (gettext_lazy("Accounts"), {"fields": ("accounts",)}),
         (
             gettext_lazy("In Codat"),
@@ -130,14 +139,12 @@ class ConnectionAdmin(ActionsAdmin[Connection], MirrorAdmin[Connection]):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Connection]:
         """Connections, knowing whether one of their accounts is broken: Codat says Linked until all of them are."""
-        broken = SourceAccount.objects.filter(
-            connection=OuterRef("pk"), status=AccountStatus.DISCONNECTED, gone_at__isnull=True
-        )
-        return super().get_queryset(request).annotate(has_broken_account=Exists(broken))
+        return link_need.annotated(super().get_queryset(request))
 
     read = time_column("read_at", gettext_lazy("as of"))
     company_link = link_column("company", gettext_lazy("company"))
     link_fetched = time_column("link_fetched_at", gettext_lazy("link fetched"))
+    link_shown = time_column("link_shown_at", gettext_lazy("link shown"))
     link_expires = time_column("link_expires_at", gettext_lazy("link expires"))
     codat_created = time_column("codat_created_at", gettext_lazy("created in Codat"))
     last_sync = time_column("last_sync_at", gettext_lazy("last sync"))
@@ -160,7 +167,7 @@ class ConnectionAdmin(ActionsAdmin[Connection], MirrorAdmin[Connection]):
         )
 
     def _with_broken(self, connection: Connection, pill: SafeString) -> SafeString:
-        if not getattr(connection, "has_broken_account", False):
+        if not link_need.has_disconnected_account(connection):
             return pill
         return format_html("{} {}", pill, status_pill(ACCOUNT_BROKEN))
 

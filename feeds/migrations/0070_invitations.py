@@ -8,7 +8,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('feeds', '0005_drift'),
+        ('feeds', '0006_link_handed_out'),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 

@@ -34,6 +34,9 @@ class Connection(TimeStamped, Mirrored):
     link_url = models.CharField(max_length=1000, blank=True, editable=False)
     link_fetched_at = models.DateTimeField(_("link fetched"), null=True, blank=True, editable=False)
     link_expires_at = models.DateTimeField(_("link expires"), null=True, blank=True, editable=False)
+    link_shown_at = models.DateTimeField(
+        _("link shown"), null=True, blank=True, editable=False, help_text=_("When staff last saw it, to hand it over.")
+    )
     codat_created_at = models.DateTimeField(_("created in Codat"), null=True, blank=True, editable=False)
     polled_at = models.DateTimeField(_("accounts read"), null=True, blank=True, editable=False)
     # When the poller reads this connection's accounts again; claiming it moves the date, so workers share the work.
@@ -90,3 +93,17 @@ class Connection(TimeStamped, Mirrored):
         """Whether we hold a link that Codat still accepts at `now`."""
         is_there = bool(self.link_url) and self.gone_at is None
         return is_there and self.link_expires_at is not None and self.link_expires_at > now
+
+    def is_handed_out(self, now: datetime) -> bool:
+        """Whether the link we hold is one that somebody was shown, so that a customer may have it."""
+        if self.link_shown_at is None or self.link_fetched_at is None:
+            return False
+        return self.has_live_link(now) and self.link_shown_at >= self.link_fetched_at
+
+    def has_replaced_link(self, now: datetime) -> bool:
+        """Whether an older link that somebody was shown could still be tried, while Codat may have ended it."""
+        if self.link_shown_at is None or self.link_fetched_at is None or self.link_expires_at is None:
+            return False
+        lifetime = self.link_expires_at - self.link_fetched_at
+        is_older = self.link_shown_at < self.link_fetched_at
+        return self.has_live_link(now) and is_older and now < self.link_shown_at + lifetime

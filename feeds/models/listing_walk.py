@@ -28,6 +28,10 @@ class ListingWalk(models.Model):
         _("complete as of"), null=True, help_text=_("When the last whole walk began.")
     )
     retry_at = models.DateTimeField(_("not again before"), null=True, help_text=_("After a walk that failed."))
+    waiting_since = models.DateTimeField(
+        _("waiting since"), null=True, help_text=_("It is due, and waits for links in customers' hands.")
+    )
+    fewest_links = models.PositiveIntegerField(null=True, help_text=_("The fewest that were out while it waited."))
     error = models.TextField(_("what went wrong"), blank=True)
 
     class Meta:

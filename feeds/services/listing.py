@@ -30,7 +30,7 @@ from feeds.codat.errors import CodatError
 from feeds.codat.listing import ListingProgress
 from feeds.codat.schemas import CompanyPage, Quota
 from feeds.models import ListingWalk
-from feeds.services import budget, gateway
+from feeds.services import budget, gateway, quiet
 from feeds.services.errors import LeaseLost
 from feeds.services.polling import Priority
 
@@ -50,6 +50,7 @@ class Outcome(StrEnum):
     COMPLETE = "complete"
     PAUSED = "paused"
     POSTPONED = "postponed: no quota to spare"
+    WAITING = "waits: customers hold links"
     HELD = "held by another worker"
     FAILED = "failed"
 
@@ -81,7 +82,12 @@ def key(codat_id: str) -> int:
 
 
 def run(walk: Walk) -> Outcome:
-    """Begin the walk or go on with it, for some seconds. Whoever is told PAUSED asks the queue to call again."""
+    """Begin the walk or go on with it, for some seconds. Whoever is told PAUSED asks the queue to call again.
+
+    One that is under way goes on; a new one begins when `quiet` allows it.
+    """
+    if not is_under_way(walk.name) and not quiet.is_time(walk.name):
+        return Outcome.WAITING
     token = _claim(walk)
     if token is None:
         return Outcome.HELD
@@ -111,6 +117,12 @@ def _no_cycle_collection() -> Iterator[None]:
             gc.enable()
 
 
+def is_under_way(name: str) -> bool:
+    """Whether a walk has begun, and lately enough to go on from where it is."""
+    fresh = timezone.now() - STALE_AFTER
+    return ListingWalk.objects.filter(name=name, started_at__gte=fresh).exists()
+
+
 def _claim(walk: Walk) -> uuid.UUID | None:
     now = timezone.now()
     token = uuid.uuid4()
@@ -123,7 +135,10 @@ def _claim(walk: Walk) -> uuid.UUID | None:
             return None
         row = ListingWalk.objects.get(name=walk.name)
         if row.started_at is None or row.started_at < now - STALE_AFTER:
-            _mine(walk, token).update(started_at=now, next_page=1, total=0, seen=b"", known=0, missing_connections=[])
+            _mine(walk, token).update(
+                started_at=now, next_page=1, total=0, seen=b"", known=0, missing_connections=[], waiting_since=None,
+                fewest_links=None,
+            )  # fmt: skip
             walk.begin(now)
     return token
 

@@ -19,9 +19,10 @@ from django.db import models
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from feeds import audit, mapping
+from feeds import audit, mapping, states
 from feeds.codat import schemas
 from feeds.models import Company, Connection, SourceAccount, StatusEvent
+from feeds.services import link_need
 from feeds.states import GONE, ConnectionStatus, OnboardingState, SeenBy
 
 LINK_COLUMNS = ("link_url", "link_fetched_at", "link_expires_at")
@@ -82,18 +83,30 @@ def apply_connection(company: Company, reply: schemas.Connection) -> Connection:
 
 def _apply_connection(company: Company, connection: Connection | None, reply: schemas.Connection) -> Connection:
     lifetime = timedelta(seconds=settings.CODAT_LINK_LIFETIME_SECONDS)
-    columns = mapping.connection_columns(reply, link_lifetime=lifetime)
+    columns = mapping.connection_columns(
+        reply, link_lifetime=lifetime, link_is_needed=_link_is_needed(connection, reply)
+    )
     if connection is None:
         connection = Connection.objects.create(company=company, poll_due_at=timezone.now(), **columns)
         _note_status(connection, "", connection.status, reply.read_at, None)
         return connection
-    # A linked connection has no link, and an older reading must not bring one back.
+    # A connection that needs no link has none, and an older reading must not bring one back.
     if _is_older(reply.read_at, connection.link_fetched_at or connection.read_at):
         columns = {name: value for name, value in columns.items() if name not in LINK_COLUMNS}
     if connection.gone_at is not None and live_connection(company) is None:
         columns["gone_at"] = None
     _write(connection, columns)
     return connection
+
+
+def _link_is_needed(connection: Connection | None, reply: schemas.Connection) -> bool:
+    """Whether its customer needs a link, by the reply's status and the accounts that we hold."""
+    if reply.status != ConnectionStatus.LINKED:
+        return states.link_is_needed(reply.status, account_is_disconnected=False)
+    no_link_at_stake = reply.link_url is None and (connection is None or not connection.link_url)
+    if connection is None or no_link_at_stake:
+        return False  # without a query: sweeps read a hundred thousand of these
+    return states.link_is_needed(reply.status, account_is_disconnected=link_need.has_disconnected_account(connection))
 
 
 def apply_listed_connection(
@@ -108,7 +121,29 @@ def apply_listed_connection(
         return
     if not keep_new_link and (held is None or not held.has_live_link(timezone.now())):
         reply = replace(reply, link_url=None)
-    _apply_connection(company, held, reply)
+    in_hands = held.link_url if held is not None and held.is_handed_out(timezone.now()) else ""
+    connection = _apply_connection(company, held, reply)
+    if in_hands and connection.link_url not in ("", in_hands):
+        _note_replaced_link(connection)
+
+
+def follow_link(connection: Connection, reply: schemas.Connection) -> None:
+    """Write only the link of a reply, in place of a live one that it may have killed. For who only compares."""
+    now = timezone.now()
+    if reply.link_url is None or not connection.has_live_link(now):
+        return
+    lifetime = timedelta(seconds=settings.CODAT_LINK_LIFETIME_SECONDS)
+    older = Connection.objects.filter(pk=connection.pk, link_fetched_at__lt=reply.read_at).exclude(link_url="")
+    written = older.update(
+        link_url=reply.link_url, link_fetched_at=reply.read_at, link_expires_at=reply.read_at + lifetime
+    )
+    if written and connection.is_handed_out(now):
+        _note_replaced_link(connection)
+
+
+def _note_replaced_link(connection: Connection) -> None:
+    """Nobody asked for the new one, and a customer may find the older one closed: the timeline says what happened."""
+    audit.record("link_replaced", connection)
 
 
 def apply_account(account: SourceAccount, connection: Connection, reply: schemas.SourceAccount) -> None:

@@ -26,7 +26,7 @@ from feeds import audit, mapping
 from feeds.audit import Actor
 from feeds.codat.errors import CodatError
 from feeds.models import BANK_FEEDS_PLATFORM_KEY, Batch, BatchItem, Company, Connection, Operation
-from feeds.services import gateway, leases, ledger, mirror, polling, preflight, readings
+from feeds.services import gateway, leases, ledger, link_need, mirror, polling, preflight, readings
 from feeds.services.errors import LeaseLost, Refused
 from feeds.services.ledger import STEP_KINDS
 from feeds.services.steps import PUT, STEPS, Recorder
@@ -243,7 +243,7 @@ def _missing_step(company: Company, connection: Connection | None) -> tuple[Oper
         # The guide's PUT adds to a connection that has accounts; the first ones are always a batch.
         put = settings.CODAT_ADD_ACCOUNTS_WITH == PUT and accounts.filter(connection__isnull=False).exists()
         return OperationKind.ADD_ACCOUNTS, {"accountIds": list(missing)} | ({"method": PUT} if put else {})
-    if connection.status != ConnectionStatus.LINKED and not connection.has_live_link(timezone.now()):
+    if link_need.is_needed(connection) and not connection.has_live_link(timezone.now()):
         return OperationKind.REFRESH_LINK, {}
     return None
 

@@ -17,6 +17,7 @@ from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.utils import timezone
 
 from feeds.models import Case, Company, Connection, SourceAccount
+from feeds.services import link_need
 from feeds.states import AccountStatus, CaseState, ConnectionStatus
 
 CLAIM_FOR = timedelta(seconds=120)
@@ -58,11 +59,6 @@ def urgent(now: datetime) -> Q:
 def unsettled(now: datetime) -> Q:
     """Connections whose own status is read with their accounts, unless a listing has told it."""
     return _has_case(now) | _is_pending(now)
-
-
-def links_out(now: datetime) -> bool:
-    """Whether any customer holds a link that works."""
-    return Connection.objects.filter(_has_link(now), gone_at__isnull=True).exists()
 
 
 def claim(priority: Priority, count: int) -> list[Connection]:
@@ -112,7 +108,7 @@ def back_off(connection: Connection) -> None:
 
 def priority_of(connection: Connection, now: datetime) -> Priority:
     """Why this connection is read in the background."""
-    if connection.has_live_link(now) and connection.status != ConnectionStatus.LINKED:
+    if connection.has_live_link(now) and link_need.is_needed(connection):
         return Priority.LINK
     if Case.objects.filter(connection=connection).exclude(state=CaseState.CLOSED).exists():
         return Priority.CASE
@@ -137,7 +133,7 @@ def _around_one() -> float:
 
 
 def _has_link(now: datetime) -> Q:
-    return Q(link_expires_at__gt=now) & ~Q(link_url="") & ~Q(status=ConnectionStatus.LINKED)
+    return Q(link_expires_at__gt=now) & ~Q(link_url="") & link_need.needed()
 
 
 def _has_case(_now: datetime) -> Q:

@@ -20,7 +20,7 @@ from feeds.codat import schemas
 from feeds.codat.client import CodatClient
 from feeds.codat.errors import CodatError, NotFound, ServerError
 from feeds.models import Connection, Operation, SourceAccount
-from feeds.services import leases, ledger, mirror
+from feeds.services import leases, ledger, link_need, mirror
 from feeds.states import ConnectionStatus, OperationKind
 
 Recorder = Callable[[], str]
@@ -247,7 +247,7 @@ class RefreshLink:
 
         def record() -> str:
             fresh = mirror.apply_connection(operation.company, reply)
-            if fresh.status == ConnectionStatus.LINKED:
+            if not link_need.is_needed(fresh):
                 return _("Already linked: no link is needed.")
             return _("Fresh link fetched.")
 

@@ -23,7 +23,7 @@ from feeds import queue
 from feeds.codat import schemas
 from feeds.codat.errors import IncompleteListing
 from feeds.models import Company, Connection, ListingWalk
-from feeds.services import listing, mirror, polling, readings
+from feeds.services import listing, mirror, polling, quiet, readings
 from feeds.services.listing import Outcome
 from feeds.services.polling import Priority
 from feeds.states import SeenBy
@@ -45,6 +45,8 @@ def sweep_listing() -> str:
     outcome = listing.run(Sweep())
     if outcome == Outcome.PAUSED:
         queue.enqueue(queue.SWEEP)
+    if outcome == Outcome.WAITING:  # nothing is on its way, so nobody may count on it
+        ListingWalk.objects.filter(name=NAME).update(retry_at=None)
     return outcome.value
 
 
@@ -52,13 +54,16 @@ def listed_at() -> datetime | None:
     """As of when all connections' statuses are known from a listing, or will be by one that this call has queued.
 
     One is queued each day, and in between when it costs fewer calls than reading each connection that is due. While a
-    customer holds a link only the daily one is: a listing makes new links, and Codat may kill those handed out.
+    customer holds a link the daily one waits (see `quiet`) and no other is made: a listing makes new links, and Codat
+    may end those handed out. Statuses that grow old meanwhile are read one by one, with their accounts.
     """
     now = timezone.now()
     walk, _created = ListingWalk.objects.get_or_create(name=NAME)
     if walk.retry_at is not None and walk.retry_at > now:
         return walk.complete_as_of if walk.error else now
     if not _is_worth_it(walk, now):
+        return walk.complete_as_of
+    if not listing.is_under_way(NAME) and not quiet.is_time(NAME):
         return walk.complete_as_of
     free = Q(retry_at__isnull=True) | Q(retry_at__lte=now)
     if ListingWalk.objects.filter(free, name=NAME).update(retry_at=now + listing.RETRY_AFTER, error=""):
@@ -75,7 +80,7 @@ def _is_worth_it(walk: ListingWalk, now: datetime) -> bool:
         return companies > 0
     pages = -(-companies // listing.PAGE_SIZE)
     due = polling.due(Priority.HEALTHY, now).filter(polling.unsettled(now))
-    return not polling.links_out(now) and due[: pages + 1].count() > pages
+    return not quiet.handed_out(now).exists() and due[: pages + 1].count() > pages
 
 
 NOTHING = "[]"

@@ -147,9 +147,14 @@ def _read_accounts(client: CodatClient, connection: Connection, token: uuid.UUID
 def _has_served(connection: Connection, replies: list[AccountReply]) -> bool:
     """Whether the accounts say that the customer has used the link: one is connected that was not, or anew.
 
+    On a connection that we hold as Linked the link is for the accounts that QuickBooks no longer reads: it has served
+    when the last of them is connected again. Until then the customer needs it, and may have it open.
+
     An account can stay `connected` on a connection that was unlinked; on one that was never linked it cannot. One that
     has fallen silent since we last looked was connected in between.
     """
+    if connection.status == ConnectionStatus.LINKED:
+        return all(reply.status != AccountStatus.DISCONNECTED for reply in replies)
     held = {account.account_id: account for account in SourceAccount.objects.filter(connection=connection)}
     was_never_linked = connection.status == ConnectionStatus.PENDING_AUTH
     for reply in replies:
@@ -208,6 +213,7 @@ def hand_over_link(company: Company, connection: Connection, *, actor: Actor, re
             raise Refused(_("Codat gave no link for this connection."))
         with transaction.atomic():
             audit.record("link_handed_over", connection)
+            Connection.objects.filter(pk=connection.pk).update(link_shown_at=timezone.now())
             polling.bring_forward(company)
         return connection.link_url
 

@@ -283,6 +283,16 @@ def _named(operation: Operation) -> str:
 
 
 # --- Links shown ----------------------------------------------------------------------------------------------------
+_LINK_EVENTS: dict[str, tuple[Tone, Text, Text]] = {
+    "link_revealed": (Tone.NEUTRAL, gettext_lazy("The customer's link was shown"), ""),
+    "link_replaced": (
+        Tone.WARNING,
+        gettext_lazy("A reading of all connections replaced the link that was shown"),
+        gettext_lazy("If the customer finds the older one closed, show the new one and hand it over."),
+    ),
+}
+
+
 def _shown_rows(subject: _Subject) -> QuerySet[AuditEntry]:
     connections = Connection.objects.filter(company_id=subject.company_id)
     if subject.connection_id is not None:
@@ -290,18 +300,20 @@ def _shown_rows(subject: _Subject) -> QuerySet[AuditEntry]:
     rows: QuerySet[AuditEntry] = AuditEntry.objects.filter(
         content_type=ContentType.objects.get_for_model(Connection),
         object_id__in=connections.values("pk"),
-        event="link_revealed",
+        event__in=_LINK_EVENTS,
     )
     return rows
 
 
 def _shown_entry(shown: AuditEntry, place: Place) -> Entry:
+    tone, title, next_step = _LINK_EVENTS[shown.event]
     return Entry(
         place,
         Kind.LINK,
-        Tone.NEUTRAL,
-        title=_("The customer's link was shown"),
+        tone,
+        title=str(title),
         text=shown.reason,
+        next_step=str(next_step),
         who=shown.actor_name,
         how=_source(shown.actor_name, shown.source),
     )

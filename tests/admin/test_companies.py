@@ -548,7 +548,7 @@ class TestLink:
     def test_a_linked_customer_needs_none(self, staff: Client) -> None:
         connection = ConnectionFactory(linked=True)
         answer = staff.post(action_url(connection.company, "refresh-link"))
-        assert texts(answer) == ["The connection is Linked: the customer needs no link."]
+        assert texts(answer) == ["This connection is Linked and all its accounts work: the customer needs no link."]
         assert not Operation.objects.exists()
 
     def test_without_a_connection_there_is_none(self, staff: Client) -> None:

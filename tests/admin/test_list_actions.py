@@ -71,7 +71,7 @@ def test_a_bad_row_does_not_stop_the_others(browser: Client) -> None:
     good = ConnectionFactory.create_batch(2)
     bad = ConnectionFactory(linked=True)
     assert refresh(browser, good[0], bad, good[1]) == [
-        f"2 done, 1 refused: {bad}: This connection is Linked: the customer needs no link."
+        f"2 done, 1 refused: {bad}: This connection is Linked and all its accounts work: the customer needs no link."
     ]
     assert set(Operation.objects.values_list("connection_id", flat=True)) == {it.pk for it in good}
 
@@ -80,7 +80,9 @@ def test_a_reason_that_many_rows_share_stands_once_and_the_message_stays_short(b
     linked = ConnectionFactory.create_batch(12, linked=True)
     (message,) = refresh(browser, *linked)
     assert message.count("the customer needs no link") == 1
-    assert message.endswith(" and 2 more: This connection is Linked: the customer needs no link.")
+    assert message.endswith(
+        " and 2 more: This connection is Linked and all its accounts work: the customer needs no link."
+    )
 
 
 def test_what_codat_refuses_is_on_the_operation(

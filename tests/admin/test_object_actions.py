@@ -229,7 +229,7 @@ WRONG_STATES: list[tuple[str, dict[str, Any], str]] = [
     (
         "refresh-link",
         {"status": ConnectionStatus.LINKED},
-        "This connection is Linked: the customer needs no link.",
+        "This connection is Linked and all its accounts work: the customer needs no link.",
     ),
     (
         "show-link",

@@ -1,6 +1,9 @@
-"""What tests of the stand-in share: a caller with the API key, and one customer's objects."""
+"""What tests of the stand-in share: a caller with the API key, one customer's objects, and that customer's browser."""
 
+from collections.abc import Sequence
+from html.parser import HTMLParser
 from typing import Any
+from urllib.parse import urljoin
 
 import requests
 
@@ -86,3 +89,37 @@ def guide_account(account_id: str, **changes: Any) -> dict[str, Any]:
         "balance": 99.99,
         **changes,
     }
+
+
+class Form(HTMLParser):
+    """The one form of a page: its action and the values a browser would send."""
+
+    def __init__(self, answer: requests.Response) -> None:
+        super().__init__()
+        self.action = ""
+        self.values: dict[str, list[str]] = {}
+        self.feed(answer.text)
+        self.action = urljoin(answer.url, self.action)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Remember the form and its fields."""
+        found = dict(attrs)
+        if tag == "form":
+            self.action = found["action"] or ""
+        if tag == "input" and (found.get("type") != "checkbox" or "checked" in found):
+            self.values.setdefault(str(found["name"]), []).append(found.get("value") or "")
+
+    def submit(self, **changes: object) -> requests.Response:
+        """Send it, with `changes` in place of what it holds."""
+        return requests.post(self.action, {**self.values, **changes}, timeout=10)
+
+
+def visit(link: str) -> requests.Response:
+    """Open a page as a browser without scripts would."""
+    return requests.get(link, timeout=10)
+
+
+def connect_through(link: str, *, accounts: Sequence[str] | None = None) -> requests.Response:
+    """Walk from the link to the last page: get credentials, sign in, connect `accounts` (None: all that are ticked)."""
+    choice = Form(Form(Form(visit(link)).submit()).submit())
+    return choice.submit() if accounts is None else choice.submit(account=list(accounts))

@@ -2,41 +2,14 @@
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from html.parser import HTMLParser
 from urllib.parse import urljoin
 
 import pytest
-import requests
 
-from tests.sandbox.customer import Customer
+from tests.sandbox.customer import Customer, Form, visit
 from tests.sandbox_process import SandboxProcess
 
 HOUR = 3600.0
-
-
-class Form(HTMLParser):
-    """The one form of a page: its action and the values a browser would send."""
-
-    def __init__(self, answer: requests.Response) -> None:
-        super().__init__()
-        self.action = ""
-        self.values: dict[str, list[str]] = {}
-        self.feed(answer.text)
-        self.action = urljoin(answer.url, self.action)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        found = dict(attrs)
-        if tag == "form":
-            self.action = found["action"] or ""
-        if tag == "input" and (found.get("type") != "checkbox" or "checked" in found):
-            self.values.setdefault(str(found["name"]), []).append(found.get("value") or "")
-
-    def submit(self, **changes: object) -> requests.Response:
-        return requests.post(self.action, {**self.values, **changes}, timeout=10)
-
-
-def visit(link: str) -> requests.Response:
-    return requests.get(link, timeout=10)
 
 
 @pytest.fixture

@@ -2,35 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
-from pytest_django.fixtures import Settings
 
 from feeds.models import Company
 from feeds.services import onboarding
 from feeds.states import OnboardingState
-from tests.conftest import point_product_at
 from tests.factories import CompanyFactory, SourceAccountFactory
-from tests.sandbox_process import SandboxProcess
 from tests.services.grid import RM
 
 Onboard = Callable[..., Company]
-
-
-@pytest.fixture(scope="session")
-def strict_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SandboxProcess]:
-    """A stand-in where a new link kills the older ones."""
-    server = SandboxProcess(tmp_path_factory.mktemp("strict") / "sandbox.sqlite3", "--strict-otp").start()
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-def strict_codat(strict_server: SandboxProcess, settings: Settings) -> SandboxProcess:
-    """The strict stand-in, empty, with the product pointed at it."""
-    strict_server.reset()
-    return point_product_at(strict_server, settings)
 
 
 @pytest.fixture

@@ -66,6 +66,11 @@ def clear_expired(company: Company) -> None:
     tasks.clear_expired_links()
 
 
+def compare(company: Company) -> None:
+    """The nightly comparison, which reads the list of all companies."""
+    tasks.compare_with_codat()
+
+
 ACTIONS = (refresh_link, refresh_status, refresh_by_schedule, add_accounts)
 
 
@@ -87,7 +92,9 @@ def test_whatever_was_done_in_whatever_order_the_link_shown_opens(
         assert status_of(links.reveal(company.connections.get(), actor=RM).url) == 200
 
 
-@pytest.mark.parametrize("action", [refresh_status, refresh_by_schedule, add_accounts, rename_account, clear_expired])
+@pytest.mark.parametrize(
+    "action", [refresh_status, refresh_by_schedule, compare, add_accounts, rename_account, clear_expired]
+)
 def test_a_link_in_the_customers_hands_survives_everything_but_a_newer_link(
     action: Callable[[Company], None],
     strict_codat: SandboxProcess,
@@ -95,7 +102,6 @@ def test_a_link_in_the_customers_hands_survives_everything_but_a_newer_link(
     drain_queue: Drain,
 ) -> None:
     company = onboard()
-    sync.sweep_listing()  # the day's list, which makes new links for everybody, has been read
     handed_out = links.reveal(company.connections.get(), actor=RM).url
     action(company)
     drain_queue()
