@@ -126,8 +126,8 @@ _AUDITED: dict[type[models.Model], dict[str, Any]] = {
     # The redirect URL is left out: it is an address for the customer, and auditors see no customer's link.
     Company: {
         "include_fields": [
-            "customer_number", "legal_name", "contact_name", "contact_email", "language", "country", "manager", "notes",
-            "codat_id", "codat_name", "codat_created_at", "onboarding_state", "onboarding_error",
+            "customer_number", "legal_name", "contact_name", "contact_email", "language", "country", "time_zone",
+            "manager", "notes", "codat_id", "codat_name", "codat_created_at", "onboarding_state", "onboarding_error",
             "gone_at",
         ]
     },

@@ -36,6 +36,7 @@ SCHEDULES = (
     Scheduled("Compare with Codat", COMPARE, minutes=60),
     Scheduled("Clear expired links", "feeds.tasks.clear_expired_links", minutes=1),
     Scheduled("End invitations", "feeds.tasks.end_invitations", minutes=10),
+    Scheduled("Remind customers", "feeds.tasks.remind_customers", minutes=30),
     Scheduled("Record the day's figures", "feeds.tasks.record_day", minutes=60),
     Scheduled("Wake snoozed cases", "feeds.tasks.wake_snoozed_cases", minutes=1),
     Scheduled("Send mails", SEND_MAILS, minutes=1),

@@ -440,13 +440,18 @@ CASE_PLAYBOOKS: dict[str, tuple[str, ...]] = {
 
 
 class MailKind(models.TextChoices):
-    """What a mail to staff tells."""
+    """What a mail tells, to staff or to a customer."""
 
     BROKE = "broke", _("Feed broke")
     RECOVERED = "recovered", _("Feed works again")
     INCIDENT_OPENED = "incident_opened", _("Incident opened")
     INCIDENT_RELEASED = "incident_released", _("Incident released")
     DIGEST = "digest", _("Daily digest")
+    DOOR_CLOSED = "door_closed", _("Customers cannot connect")
+    INVITATION = "invitation", _("Invitation")
+    REMINDER = "reminder", _("Reminder")
+    RECONNECT = "reconnect", _("Invitation to reconnect")
+    CONNECTED = "connected", _("Connected")
 
 
 class MailState(models.TextChoices):

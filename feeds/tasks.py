@@ -13,6 +13,7 @@ import structlog
 from feeds import audit, queue
 from feeds.services import (
     cases,
+    customer_mails,
     door,
     drift,
     figures,
@@ -89,6 +90,12 @@ def end_invitations() -> str:
     """Write down which invitations have run out, and forget who knocked with wrong keys."""
     door.prune_knocks()
     return f"{invitations.end_expired()} ended"
+
+
+@task
+def remind_customers() -> str:
+    """Write the one reminder of invitations that nobody has used for some days."""
+    return f"{customer_mails.remind()} reminded"
 
 
 @task

@@ -17,11 +17,10 @@ from pytest_django.fixtures import Settings
 
 from feeds.banking import mask
 from feeds.models import AuditEntry, Company, Invitation, InvitationKey, Knock
-from feeds.services import door, invitations, onboarding
+from feeds.services import door, invitation_keys, invitations, onboarding
 from feeds.states import InvitationPurpose, InvitationState, OnboardingState
 from tests.factories import CompanyFactory, SourceAccountFactory
 from tests.sandbox_process import SandboxProcess
-from tests.services.conftest import strict_codat, strict_server  # noqa: F401  # fixtures
 from tests.services.grid import RM
 
 LIST_CONNECTIONS = "GET /companies/{id}/connections"
@@ -60,7 +59,7 @@ def invite(company: Company, *, language: str = "en", days: int | None = None) -
 
 def address_of(invitation: Invitation) -> str:
     """A path that opens it."""
-    return urlsplit(invitations.address(invitation, made_for=invitations.SHOWN, actor=RM).url).path
+    return urlsplit(invitation_keys.address(invitation, made_for=invitation_keys.SHOWN, actor=RM).url).path
 
 
 def everything(invitation: Invitation) -> list[object]:
@@ -278,7 +277,7 @@ def test_the_script_tells_once_that_a_person_looks_at_the_page(client: Client, r
 
 @pytest.mark.django_db(transaction=True)
 def test_two_presses_at_once_end_with_one_link_that_works(
-    strict_codat: SandboxProcess,  # noqa: F811
+    strict_codat: SandboxProcess,
     drain_queue: Callable[[], int],
     settings: Settings,
 ) -> None:

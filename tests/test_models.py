@@ -15,7 +15,7 @@ from django.db.models import ProtectedError
 from django.utils import timezone
 
 from feeds import states
-from feeds.models import BatchItem, CodatQuota, Company, Connection, DailyFigure, Mail, Operation, SourceAccount
+from feeds.models import BatchItem, CodatQuota, Company, Connection, DailyFigure, Knock, Mail, Operation, SourceAccount
 from feeds.states import CaseState, MailKind, Meaning, OperationKind, OperationState
 from tests.factories import (
     BatchFactory,
@@ -24,6 +24,7 @@ from tests.factories import (
     ConnectionFactory,
     DriftFindingFactory,
     IncidentFactory,
+    InvitationFactory,
     OperationFactory,
     SourceAccountFactory,
     StatusEventFactory,
@@ -81,6 +82,10 @@ CHECKED = [
     Bad("case_closed_has_date", CaseFactory, {"closed_at": LONG_AGO}),
     Bad("webhook_state_known", WebhookEventFactory, {"state": "lost"}),
     Bad("drift_kind_known", DriftFindingFactory, {"kind": "mood"}),
+    Bad("invitation_purpose_known", InvitationFactory, {"purpose": "chat"}),
+    Bad("invitation_end_has_reason", InvitationFactory, {"ended_at": LONG_AGO}),
+    Bad("invitation_end_has_reason", InvitationFactory, {"end": "revoked"}),
+    Bad("invitation_end_has_reason", InvitationFactory, {"end": "mood", "ended_at": LONG_AGO}),
     Bad("mail_kind_known", mail, {"kind": "spam"}),
     Bad("mail_state_known", mail, {"state": "lost", "next_attempt_at": None}),
     Bad("mail_waits_while_queued", mail, {"next_attempt_at": None}),
@@ -96,6 +101,8 @@ UNIQUE = {
     "case_one_open_per_connection",
     "incident_one_at_a_time",
     "mail_key_unique",
+    "invitation_one_live_per_purpose",
+    "knock_one_per_window",
     "daily_figure_unique",
 }
 
@@ -213,6 +220,19 @@ def test_a_mail_with_a_key_exists_once() -> None:
     mail(key="digest 2026-01-05")
     mail()
     refuses("mail_key_unique", lambda: mail(key="digest 2026-01-05"))
+
+
+def test_a_company_has_one_invitation_of_a_purpose_and_any_number_that_have_ended() -> None:
+    invitation = InvitationFactory()
+    InvitationFactory(company=invitation.company, ended_at=LONG_AGO, end="expired")
+    InvitationFactory(company=invitation.company, purpose="reconnect")
+    refuses("invitation_one_live_per_purpose", lambda: InvitationFactory(company=invitation.company))
+
+
+def test_wrong_keys_are_counted_in_one_row_for_an_address_and_a_window() -> None:
+    Knock.objects.create(address="a", window=LONG_AGO)
+    Knock.objects.create(address="b", window=LONG_AGO)
+    refuses("knock_one_per_window", lambda: Knock.objects.create(address="a", window=LONG_AGO))
 
 
 def test_a_day_has_one_figure_of_a_name() -> None:

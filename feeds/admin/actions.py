@@ -83,6 +83,7 @@ class ObjectAction:
     unavailable: Callable[[Any], Text]
     confirm: bool
     dangerous: bool
+    preview: Callable[[Any], Text] = lambda _obj: ""
 
     def allowed(self, request: HttpRequest) -> bool:
         """Whether the signed-in person may do this."""
@@ -112,18 +113,20 @@ def object_action(
     unavailable: Callable[[Any], Text] = lambda _obj: "",
     confirm: bool = True,
     dangerous: bool = False,
+    preview: Callable[[Any], Text] = lambda _obj: "",
 ) -> Callable[[Callable[[A, HttpRequest, Any, dict[str, Any]], Outcome]], ObjectAction]:
     """Declare a method `(self, request, obj, data) -> Outcome` of an `ActionsAdmin` as an object action.
 
     `permission`: full label ("feeds.unlink_connection"); without it the button is hidden and the URL answers 403.
     `consequences(obj)`: sentences that say what will happen to the customer. `form`: what else to ask; its cleaned data
     is `data`. `unavailable(obj)`: why it makes no sense now, or "". `confirm=False`: the button posts at once (only for
-    actions that take nothing away). The method may raise `Refused` and `CodatError`: they become messages.
+    actions that take nothing away). `preview(obj)`: a text that is about to be sent, shown as it is. The
+    method may raise `Refused` and `CodatError`: they become messages.
     """
 
     def declare(perform: Callable[[A, HttpRequest, Any, dict[str, Any]], Outcome]) -> ObjectAction:
         return ObjectAction(
-            name, label, permission, perform, consequences, form, initial, unavailable, confirm, dangerous
+            name, label, permission, perform, consequences, form, initial, unavailable, confirm, dangerous, preview
         )
 
     return declare
@@ -270,6 +273,7 @@ class ActionsAdmin(BackOfficeAdmin[M]):
                 "action": action,
                 "form": form,
                 "consequences": action.consequences(obj),
+                "preview": action.preview(obj),
                 "unavailable": action.unavailable(obj),
                 "object_url": change_url(obj),
             },

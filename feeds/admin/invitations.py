@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from django import forms
-from django.contrib import admin
-from django.http import HttpRequest
+from django.contrib import admin, messages
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.utils import timezone
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
@@ -15,14 +16,16 @@ from feeds.admin.actions import ActionsAdmin, ReasonForm, Secret, object_action
 from feeds.admin.base import (
     SEARCH_BY_COMPANY,
     MirrorAdmin,
+    change_url,
     link_column,
     status_explained,
     status_pill,
     time_column,
 )
 from feeds.audit import current_actor
-from feeds.models import Company, Invitation
-from feeds.services import invitations
+from feeds.models import Invitation
+from feeds.services import customer_mails, invitation_keys, invitations
+from feeds.services.outbox import LINK_MARK
 from feeds.states import InvitationPurpose, Language, Text
 
 
@@ -42,7 +45,7 @@ class InviteForm(forms.Form):
 
 def address_secret(invitation: Invitation) -> Secret:
     """A fresh address of the invitation, for one page."""
-    made = invitations.address(invitation, made_for=invitations.SHOWN, actor=current_actor())
+    made = invitation_keys.address(invitation, made_for=invitation_keys.SHOWN, actor=current_actor())
     notes = [
         _("Shown once: it is kept nowhere here. Showing it again makes another one; both work."),
         _("It opens our own page, and works until it expires. Hand it to %s only.") % invitation.contact_name,
@@ -51,13 +54,20 @@ def address_secret(invitation: Invitation) -> Secret:
 
 
 def _ended(invitation: Invitation) -> Text:
-    if invitation.ended_at is not None or invitation.state in ("expired",):
+    if not invitation.is_live(timezone.now()):
         return _("This invitation opens nothing any more.")
     return ""
 
 
 def _not_renewable(invitation: Invitation) -> Text:
     return _("The customer is connected: there is nothing to renew.") if invitation.connected_at else ""
+
+
+def mail_preview(invitation: Invitation) -> str:
+    """The mail as it would go now."""
+    text = customer_mails.draft(customer_mails.kind_of(invitation), invitation)
+    body = text.body.replace(LINK_MARK, _("(the customer's own link)"))
+    return "\n".join([_("To: %s") % text.to, _("Subject: %s") % text.subject, "", body.strip()])
 
 
 @admin.register(Invitation)
@@ -102,6 +112,21 @@ class InvitationAdmin(ActionsAdmin[Invitation], MirrorAdmin[Invitation]):
         return status_explained(invitation.state_meaning)
 
     @object_action(
+        "send",
+        gettext_lazy("Send by mail"),
+        permission="feeds.invite_company",
+        consequences=lambda invitation: [
+            _("The mail below goes to %s, in the language of the invitation.") % invitation.contact_email,
+            _("The link is made when the mail is sent, and is kept nowhere here."),
+        ],
+        preview=mail_preview,
+        unavailable=_ended,
+    )
+    def send(self, request: HttpRequest, invitation: Invitation, data: dict[str, Any]) -> str:
+        customer_mails.send(invitation, actor=current_actor())
+        return _("The mail is on its way. This page shows when it was sent.")
+
+    @object_action(
         "show-address",
         gettext_lazy("Show invitation link"),
         permission="feeds.invite_company",
@@ -138,11 +163,7 @@ class InvitationAdmin(ActionsAdmin[Invitation], MirrorAdmin[Invitation]):
         ],
         unavailable=_not_renewable,
     )
-    def renew(self, request: HttpRequest, invitation: Invitation, data: dict[str, Any]) -> Secret:
-        return address_secret(invitations.renew(invitation, actor=current_actor()))
-
-
-def invite(company: Company, data: dict[str, Any]) -> Secret:
-    """Make an invitation from an `InviteForm`'s data; its address, for one page."""
-    made = invitations.invite(company, actor=current_actor(), **data)
-    return address_secret(made)
+    def renew(self, request: HttpRequest, invitation: Invitation, data: dict[str, Any]) -> HttpResponse:
+        fresh = invitations.renew(invitation, actor=current_actor())
+        messages.success(request, _("The new invitation is made. Now send it by mail, or show its link."))
+        return HttpResponseRedirect(change_url(fresh))

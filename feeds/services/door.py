@@ -11,20 +11,22 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 import structlog
+from django.conf import settings
 from django.db import transaction
 from django.db.models import F
 from django.utils import timezone
 from django.utils.crypto import salted_hmac
+from django.utils.translation import gettext
 
-from feeds import audit
+from feeds import audit, queue
 from feeds.audit import Actor
 from feeds.banking import mask
 from feeds.codat.errors import CodatError, LimiterBusy, PaymentRequired, RateLimited
 from feeds.models import Company, Connection, Invitation, InvitationKey, Knock, SourceAccount
-from feeds.services import invitations, mirror, sync
+from feeds.services import invitation_keys, mirror, outbox, sync
 from feeds.services.errors import Refused
 from feeds.services.onboarding import FINAL_STATES
-from feeds.states import AccountStatus, ConnectionStatus
+from feeds.states import AccountStatus, ConnectionStatus, MailKind
 
 log = structlog.get_logger(__name__)
 
@@ -103,7 +105,9 @@ def find(key: str, *, address: str) -> Invitation | None:
     knocker = _knocker(address)
     if _is_blocked(knocker):
         raise TooManyKnocks
-    found = InvitationKey.objects.filter(digest=invitations.digest(key)).select_related("invitation__company").first()
+    found = (
+        InvitationKey.objects.filter(digest=invitation_keys.digest(key)).select_related("invitation__company").first()
+    )
     if found is not None and _opens(found.invitation):
         return found.invitation
     _count_knock(knocker)
@@ -193,7 +197,17 @@ def _write_once(invitation: Invitation, column: str) -> None:
 
 
 def _shut(invitation: Invitation, closed: Closed, error: CodatError) -> Pressed:
+    """Staff are told once a day for each reason: every customer who presses meanwhile has the same one."""
     log.warning("door_closed", invitation=invitation.pk, why=closed.value, error=type(error).__name__)
+    with transaction.atomic():
+        outbox.put(
+            MailKind.DOOR_CLOSED,
+            to=settings.CASE_NOTIFY_TO,
+            subject=gettext("Customers cannot connect: %(why)s") % {"why": error.staff_message},
+            context={"error": error, "company": invitation.company, "at": timezone.now()},
+            key=f"door {closed.value} {timezone.now():%Y-%m-%d}",
+        )
+        queue.enqueue(queue.SEND_MAILS)
     return Pressed(closed=closed)
 
 

@@ -1,40 +1,22 @@
-"""Invitations: made, renewed and withdrawn by staff; how far the customer came is read off what Codat shows.
-
-The key in an invitation's address has 256 random bits and is stored as a hash only, so whoever reads this database
-opens nothing. A key exists in memory while it is shown or mailed; sending again makes another one.
-"""
+"""Invitations: made, renewed and withdrawn by staff; how far the customer came is read off what Codat shows."""
 
 from __future__ import annotations
 
-import hashlib
-import secrets
 from collections.abc import Collection
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from django.conf import settings
 from django.db import transaction
-from django.urls import reverse
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from feeds import audit
 from feeds.audit import Actor
-from feeds.models import Company, Connection, Invitation, InvitationKey, SourceAccount
+from feeds.models import Company, Connection, Invitation, SourceAccount
+from feeds.services import customer_mails
 from feeds.services.errors import Refused
+from feeds.services.invitation_keys import refuse_unless_live
 from feeds.states import AccountStatus, ConnectionStatus, InvitationEnd, InvitationPurpose
-
-KEY_BYTES = 32
-SHOWN, MAILED = "screen", "mail"
-"""What a key was made for."""
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """Where an invitation is opened, on its way to one screen or one mail. Never stored, never logged."""
-
-    url: str = field(repr=False)
-    expires_at: datetime
 
 
 def invite(
@@ -70,22 +52,11 @@ def invite(
         )
 
 
-def address(invitation: Invitation, *, made_for: str, actor: Actor) -> Address:
-    """Make a key and the address that it opens; that one was made, and for what, is recorded. Raises Refused."""
-    with transaction.atomic(), audit.acting(actor):
-        invitation = _locked(invitation)
-        _refuse_unless_live(invitation)
-        key = secrets.token_urlsafe(KEY_BYTES)
-        InvitationKey.objects.create(invitation=invitation, digest=digest(key), made_for=made_for)
-        audit.record("invitation_link_made", invitation, made_for=made_for)
-    return Address(settings.SITE_URL + reverse("connect", args=[key]), invitation.expires_at)
-
-
 def revoke(invitation: Invitation, *, actor: Actor, reason: str) -> None:
     """Its addresses open nothing from now on. Raises Refused when they already do not."""
     with transaction.atomic(), audit.acting(actor):
         invitation = _locked(invitation)
-        _refuse_unless_live(invitation)
+        refuse_unless_live(invitation)
         _end(invitation, InvitationEnd.REVOKED)
         audit.record("invitation_revoked", invitation, reason=reason)
 
@@ -116,11 +87,6 @@ def end_expired() -> int:
                 _end(invitation, InvitationEnd.EXPIRED)
                 ended += 1
     return ended
-
-
-def digest(key: str) -> str:
-    """What is stored of a key. It has 256 random bits, so there is nothing to guess and no salt is needed."""
-    return hashlib.sha256(key.encode()).hexdigest()
 
 
 # --- What follows from readings --------------------------------------------------------------------------------------
@@ -162,15 +128,12 @@ def _note_progress(invitation: Invitation) -> None:
         written += ["connected_at", "ended_at", "end"]
     if written:
         invitation.save(update_fields=[*written, "updated_at"])
+    if "connected_at" in written:
+        customer_mails.confirm(invitation)
 
 
 def _locked(invitation: Invitation) -> Invitation:
     return Invitation.objects.select_for_update().get(pk=invitation.pk)
-
-
-def _refuse_unless_live(invitation: Invitation) -> None:
-    if not invitation.is_live(timezone.now()):
-        raise Refused(_("This invitation opens nothing any more. Renew it, or invite the customer anew."))
 
 
 def _end(invitation: Invitation, end: InvitationEnd) -> None:

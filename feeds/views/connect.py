@@ -27,8 +27,8 @@ View = Callable[[HttpRequest, str], HttpResponse]
 """A view whose address holds a key."""
 
 HEADERS = {
-    # The address holds the key: no other site may be told it. Not "no-referrer": browsers then hide the origin of our own
-    # form as well, and it would be refused as a forgery.
+    # The address holds the key: no other site may be told it. Not "no-referrer": browsers then hide the origin of our
+    # own form as well, and it would be refused as a forgery.
     "Referrer-Policy": "same-origin",
     "X-Robots-Tag": "noindex, nofollow, noarchive",
     "Cross-Origin-Opener-Policy": "same-origin",

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Iterator
 
 import pytest
+from django.core import mail
+from django.core.mail import EmailMessage
 from django.db import connection as database
 from playwright.sync_api import expect
 from pytest_django.fixtures import Settings
 
 from feeds import tasks
-from feeds.models import Company, Connection, Invitation
+from feeds.models import Company, Connection, Invitation, Mail
 from feeds.services import onboarding
 from feeds.services.roles import RELATIONSHIP_MANAGERS
 from feeds.states import InvitationState
 from tests.browser.conftest import Screens
 from tests.factories import CompanyFactory, SourceAccountFactory, UserFactory
 from tests.sandbox_process import SandboxProcess
-from tests.services.conftest import strict_codat, strict_server  # noqa: F401  # fixtures
 from tests.services.grid import RM
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
@@ -48,12 +50,21 @@ def polled_every_second() -> Iterator[None]:
     poller.join()
 
 
+def link_in(sent: list[EmailMessage]) -> str:
+    """The link in the one mail that was sent."""
+    (message,) = sent
+    found = re.search(r"http\S+/connect/\S+", str(message.body))
+    assert found is not None
+    assert found[0] not in str(list(Mail.objects.values()))
+    return found[0]
+
+
 @pytest.mark.parametrize("language", ["en"])
 def test_a_customer_is_invited_and_connects_while_everything_is_polled(
     window: Callable[..., Screens],
     live_server: object,
     settings: Settings,
-    strict_codat: SandboxProcess,  # noqa: F811
+    strict_codat: SandboxProcess,
     drain_queue: Callable[[], int],
     polled_every_second: None,
     language: str,
@@ -73,7 +84,13 @@ def test_a_customer_is_invited_and_connects_while_everything_is_polled(
     staff.page.get_by_role("link", name="Invite customer").click()
     staff.check("invite")
     staff.page.get_by_role("button", name="Invite customer").click()
-    link = staff.page.get_by_label("Invitation link", exact=True).input_value()
+    staff.page.get_by_role("link", name="Send by mail").click()
+    expect(staff.page.locator("pre.preview")).to_contain_text("Hello Alex Doe")
+    staff.check("invitation-mail")
+    staff.page.get_by_role("button", name="Send by mail").click()
+    expect(staff.page.get_by_text("The mail is on its way")).to_be_visible()
+    drain_queue()
+    link = link_in(mail.outbox)
 
     customer = window(width=360)
     page = customer.page
