@@ -137,6 +137,19 @@ EMERGENCY_ACCESS_HOURS: int = env.int("EMERGENCY_ACCESS_HOURS", default=8)
 AUDIT_SEAL_TO: list[str] = env.list("AUDIT_SEAL_TO", default=[])
 AUDIT_RETENTION_DAYS: int = env.int("AUDIT_RETENTION_DAYS", default=2557)
 
+# --- The customer's pages --------------------------------------------------------------------------------------------
+INSTITUTION_NAME: str = env.str("INSTITUTION_NAME", default="" if IS_PRODUCTION else "Maple Harbour Bank")
+# Address of a picture on this site or a static file of yours; empty: the name alone.
+INSTITUTION_LOGO: str = env.str("INSTITUTION_LOGO", default="")
+INSTITUTION_PHONE: str = env.str("INSTITUTION_PHONE", default="" if IS_PRODUCTION else "+1 555 0100")
+INVITATION_DAYS: int = env.int("INVITATION_DAYS", default=14)
+INVITATION_REMIND_DAYS: int = env.int("INVITATION_REMIND_DAYS", default=4)
+# Where Codat's links lead: browsers follow a form's redirect only to what the page has named.
+CODAT_LINK_ORIGINS: list[str] = env.list(
+    "CODAT_LINK_ORIGINS",
+    default=[f"http://localhost:{SANDBOX_PORT}"] if CODAT_SANDBOX else ["https://*.codat.io"],
+)
+
 # --- Four eyes: what a second person has to approve ------------------------------------------------------------------
 FOUR_EYES: list[str] = env.list(
     "FOUR_EYES",

@@ -15,7 +15,7 @@ from django.urls import path
 from django.utils.translation import gettext_lazy as _
 
 _SIDEBAR: tuple[tuple[str, Any, tuple[str, ...]], ...] = (
-    ("customers", _("Customers"), ("Company", "Batch", "CalloutVersion", "AccessGrant")),
+    ("customers", _("Customers"), ("Company", "Invitation", "Batch", "CalloutVersion", "AccessGrant")),
     ("approvals", _("Four eyes"), ("Approval",)),
     ("support", _("Support"), ("Case", "Incident", "Mail", "StatusEvent", "DriftReport")),
     ("codat", _("Codat"), ("Connection", "SourceAccount", "Operation", "WebhookEvent")),

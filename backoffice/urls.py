@@ -4,16 +4,18 @@ from django.contrib import admin
 from django.urls import include, path
 from django.views.generic import RedirectView
 
-from feeds import views
+from feeds.views import connect, machines
 
 urlpatterns = [
     path("", RedirectView.as_view(pattern_name="admin:index")),
-    path("healthz", views.healthz, name="healthz"),
-    path("readyz", views.readyz, name="readyz"),
-    path("metrics", views.metrics, name="metrics"),
-    path("webhooks/codat", views.codat_webhook, name="codat-webhook"),
+    path("healthz", machines.healthz, name="healthz"),
+    path("readyz", machines.readyz, name="readyz"),
+    path("metrics", machines.metrics, name="metrics"),
+    path("webhooks/codat", machines.codat_webhook, name="codat-webhook"),
     # Before the admin's own: its sign-in and sign-out are these.
     path("admin/", include("feeds.sign_in.urls")),
-    path("language", views.choose_language, name="language"),
+    path("language", machines.choose_language, name="language"),
+    path("connect/<str:key>", connect.connect, name="connect"),
+    path("connect/<str:key>/opened", connect.opened, name="connect-opened"),
     path("admin/", admin.site.urls),
 ]

@@ -51,6 +51,7 @@ from feeds.models import (
     DriftReport,
     Heartbeat,
     Incident,
+    Invitation,
     ListingWalk,
     Mail,
     Operation,
@@ -258,8 +259,8 @@ _AUDITED: dict[type[models.Model], dict[str, Any]] = {
     # Of the redirect URL an auditor may know that it changed: it is an address for the customer.
     Company: {
         "include_fields": [
-            "uid", "customer_number", "legal_name", "contact_name", "contact_email", "language", "country", "manager",
-            "notes", "redirect_url", "codat_id", "codat_name", "codat_created_at", "onboarding_state",
+            "uid", "customer_number", "legal_name", "contact_name", "contact_email", "language", "country", "time_zone",
+            "manager", "notes", "redirect_url", "codat_id", "codat_name", "codat_created_at", "onboarding_state",
             "onboarding_error", "gone_at",
         ],
         "mask_fields": ["redirect_url"],
@@ -309,6 +310,12 @@ _AUDITED: dict[type[models.Model], dict[str, Any]] = {
         ]
     },
     AccessGrant: {"include_fields": ["company", "user", "reason", "expires_at", "ended_at", "ended_by_name"]},
+    Invitation: {
+        "include_fields": [
+            "company", "purpose", "contact_name", "contact_email", "language", "expires_at", "ended_at", "end",
+            "sent_at", "reminded_at", "opened_at", "started_at", "linked_at", "connected_at",
+        ]
+    },
     Incident: {"include_fields": ["opened_at", "released_at", "released_by_name", "note"]},
     Preference: {"include_fields": ["user", "language"]},
     # Of a password an auditor may know that it was changed, and by whom.

@@ -449,7 +449,7 @@ CASE_PLAYBOOKS: dict[str, tuple[str, ...]] = {
 
 
 class MailKind(models.TextChoices):
-    """What a mail to staff tells."""
+    """What a mail tells, to staff or to a customer."""
 
     BROKE = "broke", _("Feed broke")
     RECOVERED = "recovered", _("Feed works again")
@@ -460,6 +460,11 @@ class MailKind(models.TextChoices):
     APPROVAL_ASKED = "approval_asked", _("Approval asked for")
     APPROVAL_DECIDED = "approval_decided", _("Approval decided")
     EMERGENCY_ACCESS = "emergency_access", _("Emergency access")
+    DOOR_CLOSED = "door_closed", _("Customers cannot connect")
+    INVITATION = "invitation", _("Invitation")
+    REMINDER = "reminder", _("Reminder")
+    RECONNECT = "reconnect", _("Invitation to reconnect")
+    CONNECTED = "connected", _("Connected")
 
 
 class MailState(models.TextChoices):
@@ -738,4 +743,87 @@ ACCESS_MEANINGS: dict[AccessState, Meaning] = {
     AccessState.IN_FORCE: Meaning(_("in force"), Tone.WARNING, _("The person sees and works this customer.")),
     AccessState.EXPIRED: Meaning(_("expired"), Tone.NEUTRAL, _("Its time is over; it opens nothing.")),
     AccessState.ENDED: Meaning(_("ended early"), Tone.NEUTRAL, _("Somebody ended it before its time.")),
+}
+
+
+class InvitationPurpose(models.TextChoices):
+    """What a customer is invited to do."""
+
+    CONNECT = "connect", _("Connect")
+    ADD_ACCOUNTS = "add_accounts", _("Add accounts")
+    RECONNECT = "reconnect", _("Reconnect")
+
+
+class InvitationState(models.TextChoices):
+    """Where an invitation stands. Not a column: it follows from the times an invitation carries."""
+
+    MADE = "made", _("Made")
+    SENT = "sent", _("Sent")
+    OPENED = "opened", _("Opened")
+    STARTED = "started", _("Started")
+    LINKED = "linked", _("Linked")
+    CONNECTED = "connected", _("Connected")
+    EXPIRED = "expired", _("Expired")
+    REVOKED = "revoked", _("Revoked")
+    REPLACED = "replaced", _("Replaced")
+
+
+class InvitationEnd(models.TextChoices):
+    """Why an invitation opens nothing any more."""
+
+    CONNECTED = "connected", _("Connected")
+    EXPIRED = "expired", _("Expired")
+    REVOKED = "revoked", _("Revoked")
+    REPLACED = "replaced", _("Replaced")
+
+
+INVITATION_MEANINGS: dict[str, Meaning] = {
+    InvitationState.MADE: Meaning(
+        InvitationState.MADE.label,
+        Tone.NEUTRAL,
+        _("The link was made; this system has not mailed it."),
+        _("Send it, or hand over the link that you copied."),
+    ),
+    InvitationState.SENT: Meaning(
+        InvitationState.SENT.label,
+        Tone.WAITING,
+        _("Mailed to the customer."),
+        _("Nothing: a reminder follows by itself."),
+    ),
+    InvitationState.OPENED: Meaning(
+        InvitationState.OPENED.label,
+        Tone.WAITING,
+        _("Somebody looked at the page and has not pressed the button."),
+        _("If it stays so, call the customer."),
+    ),
+    InvitationState.STARTED: Meaning(
+        InvitationState.STARTED.label,
+        Tone.WAITING,
+        _("The customer pressed the button and was sent to Codat."),
+        _("If it stays so, ask the customer what QuickBooks shows."),
+    ),
+    InvitationState.LINKED: Meaning(
+        InvitationState.LINKED.label,
+        Tone.GOOD,
+        _("QuickBooks is linked; not every account is connected yet."),
+        _("Ask the customer whether the other accounts are wanted."),
+    ),
+    InvitationState.CONNECTED: Meaning(
+        InvitationState.CONNECTED.label, Tone.GOOD, _("Every account is connected."), _("Nothing.")
+    ),
+    InvitationState.EXPIRED: Meaning(
+        InvitationState.EXPIRED.label, Tone.WARNING, _("Its days are over; the link opens nothing."), _("Renew it.")
+    ),
+    InvitationState.REVOKED: Meaning(
+        InvitationState.REVOKED.label,
+        Tone.NEUTRAL,
+        _("Withdrawn by a colleague; the link opens nothing."),
+        _("Nothing."),
+    ),
+    InvitationState.REPLACED: Meaning(
+        InvitationState.REPLACED.label,
+        Tone.NEUTRAL,
+        _("A newer invitation took its place."),
+        _("Look at the newer one."),
+    ),
 }

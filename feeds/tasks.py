@@ -15,10 +15,13 @@ from feeds.services import (
     approvals,
     callouts,
     cases,
+    customer_mails,
+    door,
     drift,
     figures,
     health,
     inbox,
+    invitations,
     links,
     lockouts,
     notifications,
@@ -87,6 +90,19 @@ def compare_with_codat() -> str:
 def clear_expired_links() -> str:
     """Forget customer links that no longer work."""
     return f"{links.clear_expired()} cleared"
+
+
+@task
+def end_invitations() -> str:
+    """Write down which invitations have run out, and forget who knocked with wrong keys."""
+    door.prune_knocks()
+    return f"{invitations.end_expired()} ended"
+
+
+@task
+def remind_customers() -> str:
+    """Write the one reminder of invitations that nobody has used for some days."""
+    return f"{customer_mails.remind()} reminded"
 
 
 @task

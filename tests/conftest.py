@@ -71,6 +71,7 @@ def point_product_at(sandbox: SandboxProcess, settings: Settings) -> SandboxProc
     settings.CODAT_CONNECT_TIMEOUT = 1.0
     settings.CODAT_READ_TIMEOUT = 1.5
     settings.WEBHOOK_SECRETS = [sandbox.webhook_secret]
+    settings.CODAT_LINK_ORIGINS = [sandbox.url]
     return sandbox
 
 

@@ -25,6 +25,7 @@ from feeds.models import (
     DriftFinding,
     DriftReport,
     Incident,
+    Invitation,
     Mail,
     Operation,
     SourceAccount,
@@ -97,6 +98,19 @@ class CompanyFactory(DjangoModelFactory[Company]):
     legal_name = factory.Sequence(lambda n: f"Maple Bakery {n} Inc.")
     contact_name = "Alex Doe"
     contact_email = factory.Sequence(lambda n: f"alex{n}@maple.example")
+
+
+class InvitationFactory(DjangoModelFactory[Invitation]):
+    """An invitation to connect that lives for two weeks."""
+
+    class Meta:
+        model = Invitation
+
+    company = factory.SubFactory(CompanyFactory, in_codat=True)
+    contact_name = "Alex Doe"
+    contact_email = "alex@maple.example"
+    made_by_name = "Robin Staff"
+    expires_at = factory.LazyFunction(lambda: timezone.now() + timedelta(days=14))
 
 
 class ConnectionFactory(DjangoModelFactory[Connection]):

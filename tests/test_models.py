@@ -22,6 +22,7 @@ from feeds.models import (
     Company,
     Connection,
     DailyFigure,
+    Knock,
     Mail,
     Operation,
     SourceAccount,
@@ -37,6 +38,7 @@ from tests.factories import (
     ConnectionFactory,
     DriftFindingFactory,
     IncidentFactory,
+    InvitationFactory,
     OperationFactory,
     SourceAccountFactory,
     StatusEventFactory,
@@ -107,6 +109,10 @@ CHECKED = [
     Bad("approval_has_reason", ApprovalFactory, {"reason": ""}),
     Bad("access_grant_has_reason", AccessGrantFactory, {"reason": ""}),
     Bad("access_grant_ends_later", AccessGrantFactory, {"expires_at": LONG_AGO}),
+    Bad("invitation_purpose_known", InvitationFactory, {"purpose": "chat"}),
+    Bad("invitation_end_has_reason", InvitationFactory, {"ended_at": LONG_AGO}),
+    Bad("invitation_end_has_reason", InvitationFactory, {"end": "revoked"}),
+    Bad("invitation_end_has_reason", InvitationFactory, {"end": "mood", "ended_at": LONG_AGO}),
     Bad("mail_kind_known", mail, {"kind": "spam"}),
     Bad("mail_state_known", mail, {"state": "lost", "next_attempt_at": None}),
     Bad("mail_waits_while_queued", mail, {"next_attempt_at": None}),
@@ -126,6 +132,8 @@ UNIQUE = {
     "approval_by_somebody_else",
     "callout_one_published",
     "callout_superseded_after_published",
+    "invitation_one_live_per_purpose",
+    "knock_one_per_window",
     "daily_figure_unique",
 }
 
@@ -285,6 +293,19 @@ def test_a_mail_with_a_key_exists_once() -> None:
     mail(key="digest 2026-01-05")
     mail()
     refuses("mail_key_unique", lambda: mail(key="digest 2026-01-05"))
+
+
+def test_a_company_has_one_invitation_of_a_purpose_and_any_number_that_have_ended() -> None:
+    invitation = InvitationFactory()
+    InvitationFactory(company=invitation.company, ended_at=LONG_AGO, end="expired")
+    InvitationFactory(company=invitation.company, purpose="reconnect")
+    refuses("invitation_one_live_per_purpose", lambda: InvitationFactory(company=invitation.company))
+
+
+def test_wrong_keys_are_counted_in_one_row_for_an_address_and_a_window() -> None:
+    Knock.objects.create(address="a", window=LONG_AGO)
+    Knock.objects.create(address="b", window=LONG_AGO)
+    refuses("knock_one_per_window", lambda: Knock.objects.create(address="a", window=LONG_AGO))
 
 
 def test_a_day_has_one_figure_of_a_name() -> None:

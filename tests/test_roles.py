@@ -18,10 +18,10 @@ MAY_DO = {
         "add_sourceaccount", "change_sourceaccount", "delete_sourceaccount", "reveal_account_number",
         "rename_sourceaccount", "refresh_link", "reveal_link", "decide_approval", "withdraw_approval",
         "add_calloutversion", "change_calloutversion", "submit_callout", "approve_callout", "publish_callout",
-        "take_company", "break_glass", "end_accessgrant",
+        "take_company", "break_glass", "end_accessgrant", "invite_company",
     },
     "Support": {
-        "onboard_company", "refresh_company", "refresh_link", "reveal_link", "rename_sourceaccount",
+        "onboard_company", "refresh_company", "refresh_link", "reveal_link", "invite_company", "rename_sourceaccount",
         "disconnect_sourceaccount", "remove_sourceaccount", "remove_connection", "unlink_connection",
         "generate_credentials", "revoke_credentials", "reapply_webhook", "resend_mail", "work_case", "release_incident",
         "adopt_company", "decide_approval", "withdraw_approval",
@@ -36,7 +36,7 @@ MAY_DO = {
         "reapply_webhook", "resend_mail", "work_case", "release_incident", "adopt_company", "decide_approval",
         "withdraw_approval",
         "add_calloutversion", "change_calloutversion", "submit_callout", "approve_callout", "publish_callout",
-        "reset_second_factors", "unlock_signinlock", "reassign_company", "end_accessgrant",
+        "reset_second_factors", "unlock_signinlock", "reassign_company", "end_accessgrant", "invite_company",
     },
 }  # fmt: skip
 

@@ -104,6 +104,8 @@ class ObjectAction:
         """Whether a colleague has to approve it here."""
         return bool(self.four_eyes) and approvals.is_needed(self.four_eyes)
 
+    preview: Callable[[Any], Text] = lambda _obj: ""
+
     def allowed(self, request: HttpRequest) -> bool:
         """Whether the signed-in person may do this."""
         return request.user.has_perm(self.permission)
@@ -133,20 +135,33 @@ def object_action(
     confirm: bool = True,
     dangerous: bool = False,
     four_eyes: str = "",
+    preview: Callable[[Any], Text] = lambda _obj: "",
 ) -> Callable[[Callable[[A, HttpRequest, Any, dict[str, Any]], Outcome]], ObjectAction]:
     """Declare a method `(self, request, obj, data) -> Outcome` of an `ActionsAdmin` as an object action.
 
     `permission`: full label ("feeds.unlink_connection"); without it the button is hidden and the URL answers 403.
     `consequences(obj)`: sentences that say what will happen to the customer. `form`: what else to ask; its cleaned data
     is `data`. `unavailable(obj)`: why it makes no sense now, or "". `confirm=False`: the button posts at once (only for
-    actions that take nothing away). The method may raise `Refused` and `CodatError`: they become messages.
+    actions that take nothing away). `preview(obj)`: a text that is about to be sent, shown as it is. The
+    method may raise `Refused` and `CodatError`: they become messages.
     `four_eyes`: the action of `services.approval_rules.RULES` that it is; where the settings say so, a colleague is
     asked and the method is not called. Its form must ask for the reason.
     """
 
     def declare(perform: Callable[[A, HttpRequest, Any, dict[str, Any]], Outcome]) -> ObjectAction:
         return ObjectAction(
-            name, label, permission, perform, consequences, form, initial, unavailable, confirm, dangerous, four_eyes
+            name,
+            label,
+            permission,
+            perform,
+            consequences,
+            form,
+            initial,
+            unavailable,
+            confirm,
+            dangerous,
+            four_eyes=four_eyes,
+            preview=preview,
         )
 
     return declare
@@ -365,6 +380,7 @@ class ActionsAdmin(BackOfficeAdmin[M]):
                 "action": action,
                 "form": form,
                 "consequences": action.consequences(obj),
+                "preview": action.preview(obj),
                 "unavailable": action.unavailable(obj),
                 "object_url": change_url(obj),
                 "needs_approval": action.needs_approval,

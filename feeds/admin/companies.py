@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from django import forms
+from django.conf import settings
 from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.auth.models import User
@@ -26,15 +27,16 @@ from django.utils.translation import gettext_lazy, ngettext
 from feeds.admin.actions import ActionsAdmin, ReasonForm, Secret, list_action, object_action, report
 from feeds.admin.base import SEARCH_BY_COMPANY, as_of, change_url, named, person, status_pill
 from feeds.admin.connections import LINK_REPLACED, link_secret, no_link_needed, no_live_link
+from feeds.admin.invitations import InviteForm
 from feeds.admin.timelines import timeline_page
 from feeds.audit import current_actor
 from feeds.banking import USUAL_ROUTING_TYPE, Finding, mask
 from feeds.models import Company, Connection, Operation, SourceAccount
-from feeds.services import access, link_need, links, onboarding, preflight, sync
+from feeds.services import access, invitations, link_need, links, onboarding, preflight, sync
 from feeds.services import accounts as account_service
 from feeds.services import companies as company_service
 from feeds.services.ledger import ACTIVE_ONBOARDING
-from feeds.states import AccountStatus, OnboardingState, Text
+from feeds.states import AccountStatus, InvitationPurpose, OnboardingState, Text
 
 if TYPE_CHECKING:
     _CompanyForm = forms.ModelForm[Company]
@@ -86,7 +88,8 @@ class CompanyForm(_CompanyForm):
     class Meta:
         model = Company
         fields = (
-            "customer_number", "legal_name", "country", "language", "manager", "contact_name", "contact_email", "notes",
+            "customer_number", "legal_name", "country", "language", "time_zone", "manager", "contact_name",
+            "contact_email", "notes",
         )  # fmt: skip
         widgets = {"notes": forms.Textarea(attrs={"rows": 3})}
 
@@ -344,7 +347,7 @@ class CompanyAdmin(ActionsAdmin[Company]):
     search_help_text = SEARCH_BY_COMPANY
     fieldsets = (
         (gettext_lazy("Customer"), {"fields": ("legal_name", ("customer_number", "country"), ("manager", "language"))}),
-        (gettext_lazy("Contact"), {"fields": (("contact_name", "contact_email"),)}),
+        (gettext_lazy("Contact"), {"fields": (("contact_name", "contact_email"), "time_zone")}),
         (gettext_lazy("Notes"), {"fields": ("notes",)}),
     )
 
@@ -595,6 +598,30 @@ class CompanyAdmin(ActionsAdmin[Company]):
     def retry(self, request: HttpRequest, company: Company, data: dict[str, Any]) -> str:
         onboarding.request(company, actor=current_actor())
         return _("Onboarding continues. This page follows it.")
+
+    @object_action(
+        "invite",
+        gettext_lazy("Invite customer"),
+        permission="feeds.invite_company",
+        form=InviteForm,
+        initial=lambda company: {
+            "purpose": InvitationPurpose.CONNECT,
+            "contact_name": company.contact_name,
+            "contact_email": company.contact_email,
+            "language": company.language,
+            "days": settings.INVITATION_DAYS,
+        },
+        consequences=lambda company: [
+            _("An invitation to our own page is made. Its link works for days and can be mailed."),
+            _("Codat's link, which lives for an hour, is fetched when the customer presses the button there."),
+            _("Nothing is sent yet: on the next page you see the mail before it goes, or copy the link."),
+            _("An invitation of %s for the same purpose that still works is replaced.") % company,
+        ],
+    )
+    def invite_customer(self, request: HttpRequest, company: Company, data: dict[str, Any]) -> HttpResponse:
+        invitation = invitations.invite(company, actor=current_actor(), **data)
+        messages.success(request, _("The invitation is made. Now send it by mail, or show its link."))
+        return HttpResponseRedirect(change_url(invitation))
 
     @object_action(
         "show-link",

@@ -10,6 +10,7 @@ from feeds.models.case import Case, CaseEvent, Incident
 from feeds.models.company import Company
 from feeds.models.connection import BANK_FEEDS_PLATFORM_KEY, Connection
 from feeds.models.drift import DriftFinding, DriftReport
+from feeds.models.invitation import Invitation, InvitationKey, Knock
 from feeds.models.listing_walk import ListingWalk
 from feeds.models.mail import Mail
 from feeds.models.operation import Operation
@@ -42,6 +43,9 @@ __all__ = [
     "DriftReport",
     "Heartbeat",
     "Incident",
+    "Invitation",
+    "InvitationKey",
+    "Knock",
     "ListingWalk",
     "Mail",
     "Operation",

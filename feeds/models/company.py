@@ -14,6 +14,16 @@ from django.utils.translation import gettext_lazy as _
 from feeds.models.base import READING, TIMES, AuditedQuerySet, Mirrored, TimeStamped
 from feeds.states import ONBOARDING_MEANINGS, Country, Language, Meaning, OnboardingState, describe
 
+TIME_ZONES = tuple(
+    (zone, zone.partition("/")[2].replace("_", " ").replace("St Johns", "St. John’s"))
+    for zone in (
+        "America/St_Johns", "America/Halifax", "America/Toronto", "America/New_York", "America/Winnipeg",
+        "America/Chicago", "America/Regina", "America/Edmonton", "America/Denver", "America/Phoenix",
+        "America/Vancouver", "America/Los_Angeles", "America/Anchorage", "Pacific/Honolulu",
+    )
+)  # fmt: skip
+"""Zones of the United States and Canada, from east to west, by a city that people know."""
+
 
 class CompanyQuerySet(AuditedQuerySet["Company"]):
     """Sets of companies that several rooms ask for."""
@@ -39,6 +49,13 @@ class Company(TimeStamped, Mirrored):
     contact_email = models.EmailField(_("contact e-mail"))
     language = models.CharField(_("language"), max_length=2, choices=Language.choices, default=Language.EN)
     country = models.CharField(_("country"), max_length=2, choices=Country.choices, default=Country.US)
+    time_zone = models.CharField(
+        _("time zone"),
+        max_length=32,
+        blank=True,
+        choices=TIME_ZONES,
+        help_text=_("Where the customer's day is: reminders go out by day. Empty: the bank's own zone."),
+    )
     manager = models.ForeignKey(
         settings.AUTH_USER_MODEL,
         verbose_name=_("relationship manager"),

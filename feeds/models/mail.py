@@ -1,4 +1,4 @@
-"""The outbox: every mail to staff is a row before it is a message."""
+"""The outbox: every mail, to staff or to a customer, is a row before it is a message."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from django.utils.translation import gettext_lazy as _
 
 from feeds.models.base import TimeStamped
 from feeds.models.case import Case
+from feeds.models.invitation import Invitation
 from feeds.states import MAIL_MEANINGS, MailKind, MailState, Meaning, describe
 
 
@@ -19,6 +20,9 @@ class Mail(TimeStamped):
 
     At least once: a worker killed between handing it over and writing so leads to a second delivery, under the same
     `uid` as Message-ID. A mail that must exist only once has a `key`.
+
+    A mail about an `invitation` goes to a customer. Its text holds a mark where the link belongs: the link is made when
+    the mail is sent, and is stored nowhere.
     """
 
     uid = models.UUIDField(default=uuid.uuid4, unique=True, editable=False)
@@ -31,6 +35,14 @@ class Mail(TimeStamped):
     case = models.ForeignKey(
         Case, verbose_name=_("case"), null=True, blank=True, on_delete=models.CASCADE, related_name="mails"
     )
+    invitation = models.ForeignKey(
+        Invitation,
+        verbose_name=_("invitation"),
+        null=True,
+        blank=True,
+        on_delete=models.PROTECT,
+        related_name="mails",
+    )
     state = models.CharField(_("state"), max_length=8, choices=MailState.choices, default=MailState.QUEUED)
     attempts = models.PositiveSmallIntegerField(_("attempts"), default=0)
     next_attempt_at = models.DateTimeField(
@@ -38,6 +50,9 @@ class Mail(TimeStamped):
     )
     sent_at = models.DateTimeField(_("sent"), null=True, blank=True)
     error = models.TextField(_("what went wrong"), blank=True)
+    bounced_at = models.DateTimeField(
+        _("came back"), null=True, blank=True, help_text=_("When a colleague noted that it did not arrive.")
+    )
 
     class Meta:
         verbose_name = _("mail")
@@ -59,6 +74,7 @@ class Mail(TimeStamped):
             models.Index(fields=["next_attempt_at"], name="mail_due", condition=Q(next_attempt_at__isnull=False)),
             models.Index(fields=["case", "kind", "created_at"], name="mail_case"),
             models.Index(fields=["state", "-id"], name="mail_state"),
+            models.Index(fields=["invitation", "-id"], name="mail_invitation", condition=Q(invitation__isnull=False)),
         ]
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""Mails to staff, written with the change they tell and sent by the queue.
+"""Mails, written with the change they tell and sent by the queue.
 
 At least once: a mail is claimed for `CLAIM`, handed to the mail server, then marked as sent. A worker killed between
 the last two hands it over again when its claim has run out, with the same Message-ID: at most the one mail in its hands
@@ -26,8 +26,8 @@ from django.utils.translation import gettext as _
 
 from feeds import audit, queue
 from feeds.audit import Actor
-from feeds.models import AccessGrant, Approval, CalloutVersion, Case, CaseEvent, Incident, Mail
-from feeds.services import preferences
+from feeds.models import AccessGrant, Approval, CalloutVersion, Case, CaseEvent, Incident, Invitation, Mail
+from feeds.services import invitation_keys, preferences
 from feeds.services.errors import Refused
 from feeds.states import CaseEventKind, MailKind, MailState
 
@@ -39,6 +39,8 @@ LONGEST_WAIT = timedelta(hours=6)
 """Between two attempts: they reach over more than a day."""
 _WHITE_SPACE = re.compile(r"[^\S\N{NO-BREAK SPACE}]+")
 """A subject is one line; the space before a French colon stays one that does not break."""
+LINK_MARK = "[[connect-link]]"
+"""Stands in the text of a customer's mail until it is sent: the link is made then, and stored nowhere."""
 BUDGET = 40.0
 """Seconds after which no further mail is taken: a queue task lives sixty, and one mail may take `EMAIL_TIMEOUT`."""
 
@@ -98,6 +100,9 @@ def send_due() -> int:
     """Send what is due; how many went out. One that fails never stops the rest."""
     deadline = time.monotonic() + BUDGET
     due = Mail.objects.filter(next_attempt_at__lte=timezone.now()).order_by("next_attempt_at", "pk")
+    if Incident.objects.filter(released_at__isnull=True).exists():
+        # Customers are told nothing while staff find out what is going on; their mails wait for the release.
+        due = due.filter(invitation__isnull=True)
     sent = 0
     for mail in due[:500]:
         if time.monotonic() > deadline:
@@ -151,10 +156,16 @@ def _claim(mail: Mail) -> bool:
 
 
 def _send(mail: Mail) -> bool:
+    try:
+        link = _fresh_link(mail)
+    except Refused as refusal:
+        _give_up(mail, str(refusal))
+        return False
+    body, html = (text.replace(LINK_MARK, link) for text in (mail.body, mail.html))
     message = EmailMultiAlternatives(
-        mail.subject, mail.body, to=mail.to.split(","), headers={"Message-ID": f"<{mail.uid}@{_domain()}>"}
+        mail.subject, body, to=mail.to.split(","), headers={"Message-ID": f"<{mail.uid}@{_domain()}>"}
     )
-    message.attach_alternative(mail.html, "text/html")
+    message.attach_alternative(html, "text/html")
     try:
         message.send()
     except (SMTPException, OSError) as error:
@@ -173,7 +184,29 @@ def _send(mail: Mail) -> bool:
             CaseEvent.objects.create(
                 case_id=mail.case_id, kind=CaseEventKind.NOTIFIED, text=mail.subject, actor_name="system", at=now
             )
+        if mail.invitation_id is not None:
+            _note_sent(mail.invitation_id)
     return True
+
+
+def _fresh_link(mail: Mail) -> str:
+    """The customer's link, where the text wants one. Raises Refused when the invitation opens nothing any more."""
+    if mail.invitation is None or LINK_MARK not in mail.body:
+        return ""
+    return invitation_keys.address(mail.invitation, made_for=invitation_keys.MAILED, actor=audit.current_actor()).url
+
+
+def _give_up(mail: Mail, why: str) -> None:
+    Mail.objects.filter(pk=mail.pk).update(
+        state=MailState.FAILED, next_attempt_at=None, error=why, updated_at=timezone.now()
+    )
+
+
+def _note_sent(invitation_id: int) -> None:
+    invitation = Invitation.objects.select_for_update().get(pk=invitation_id)
+    if invitation.sent_at is None:
+        invitation.sent_at = timezone.now()
+        invitation.save(update_fields=["sent_at", "updated_at"])
 
 
 def _domain() -> str:

@@ -24,9 +24,12 @@ _SEE_CUSTOMERS = frozenset(
         "feeds.view_sourceaccount",
         "feeds.view_operation",
         "feeds.view_batch",
+        "feeds.view_invitation",
     }
 )
-_HAND_OVER_LINKS = frozenset({"feeds.refresh_company", "feeds.refresh_link", "feeds.reveal_link"})
+_HAND_OVER_LINKS = frozenset(
+    {"feeds.refresh_company", "feeds.refresh_link", "feeds.reveal_link", "feeds.invite_company"}
+)
 _SEE_APPROVALS = frozenset({"feeds.view_approval"})
 # A decision also needs the right to do the thing oneself.
 _DECIDE = _SEE_APPROVALS | {"feeds.decide_approval", "feeds.withdraw_approval"}

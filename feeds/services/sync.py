@@ -196,6 +196,28 @@ def _shown(row: Connection | SourceAccount) -> str:
     return str(row.status_meaning.label)
 
 
+def hand_over_link(company: Company, connection: Connection, *, actor: Actor, reuse_for: timedelta) -> str:
+    """A link for the customer who waits for it now: the one we hold if it lives `reuse_for` longer, else a fresh one.
+
+    Asks only when it must, because a fresh link may kill the one that the customer has open. Raises CodatError, and
+    Refused when a worker holds the company for long, or when Codat gives no link.
+    """
+    with audit.acting(actor), leases.hold(company.pk) as token, mirror.seen_by(SeenBy.ACTION):
+        connection.refresh_from_db()
+        if not connection.has_live_link(timezone.now() + reuse_for):
+            _read_connections(gateway.client(), company, token, keep_new_link=True)
+            with transaction.atomic(durable=True):
+                readings.after_reading(leases.lock(company.pk, token))
+            connection.refresh_from_db()
+        if not connection.has_live_link(timezone.now()):
+            raise Refused(_("Codat gave no link for this connection."))
+        with transaction.atomic():
+            audit.record("link_handed_over", connection)
+            Connection.objects.filter(pk=connection.pk).update(link_shown_at=timezone.now())
+            polling.bring_forward(company)
+        return connection.link_url
+
+
 # --- The poller ------------------------------------------------------------------------------------------------------
 def poll() -> int:
     """Read the connections that are due, most important first, for some seconds and within the budget; how many.

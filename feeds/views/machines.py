@@ -1,4 +1,4 @@
-"""Public pages: health and metrics for machines, the webhook inbox, the choice of language.
+"""Pages for machines: health, metrics, the webhook inbox, the choice of language.
 
 Thin: each asks one service for its answer.
 """

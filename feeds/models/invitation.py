@@ -1,0 +1,162 @@
+"""The link that a customer holds: it lives for days, and opens our page, never Codat's."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import ClassVar
+
+from django.conf import settings
+from django.db import models
+from django.db.models import Q
+from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
+
+from feeds.models.base import TimeStamped
+from feeds.models.company import Company
+from feeds.states import (
+    INVITATION_MEANINGS,
+    InvitationEnd,
+    InvitationPurpose,
+    InvitationState,
+    Language,
+    Meaning,
+    describe,
+)
+
+
+class InvitationQuerySet(models.QuerySet["Invitation"]):
+    """Sets of invitations that several rooms ask for."""
+
+    def live(self, now: datetime) -> InvitationQuerySet:
+        """Invitations whose link opens the page."""
+        return self.filter(ended_at__isnull=True, expires_at__gt=now)
+
+
+class Invitation(TimeStamped):
+    """One company, one named contact, one purpose. The funnel is a row of times, each written once."""
+
+    company = models.ForeignKey(
+        Company, verbose_name=_("company"), on_delete=models.PROTECT, related_name="invitations", editable=False
+    )
+    purpose = models.CharField(
+        _("purpose"), max_length=12, choices=InvitationPurpose.choices, default=InvitationPurpose.CONNECT
+    )
+    contact_name = models.CharField(_("contact name"), max_length=120)
+    contact_email = models.EmailField(_("contact e-mail"))
+    language = models.CharField(_("language"), max_length=2, choices=Language.choices, default=Language.EN)
+    made_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        verbose_name=_("made by"),
+        null=True,
+        blank=True,
+        on_delete=models.SET_NULL,
+        related_name="+",
+    )
+    made_by_name = models.CharField(_("made by"), max_length=200, blank=True)
+    expires_at = models.DateTimeField(_("expires"))
+    ended_at = models.DateTimeField(_("ended"), null=True, blank=True)
+    end = models.CharField(_("ended by"), max_length=10, choices=InvitationEnd.choices, blank=True)
+
+    sent_at = models.DateTimeField(_("sent"), null=True, blank=True)
+    reminded_at = models.DateTimeField(_("reminded"), null=True, blank=True)
+    opened_at = models.DateTimeField(_("opened"), null=True, blank=True)
+    started_at = models.DateTimeField(_("started"), null=True, blank=True)
+    linked_at = models.DateTimeField(_("linked"), null=True, blank=True)
+    connected_at = models.DateTimeField(_("connected"), null=True, blank=True)
+    presses = models.PositiveIntegerField(_("times pressed"), default=0)
+
+    objects = InvitationQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = _("invitation")
+        verbose_name_plural = _("invitations")
+        ordering: ClassVar = ["-id"]
+        default_permissions = ("view",)
+        permissions: ClassVar = [("invite_company", _("Can invite a customer and withdraw the invitation"))]
+        constraints: ClassVar = [
+            models.CheckConstraint(condition=Q(purpose__in=InvitationPurpose.values), name="invitation_purpose_known"),
+            models.CheckConstraint(
+                condition=Q(ended_at__isnull=True, end="") | Q(ended_at__isnull=False, end__in=InvitationEnd.values),
+                name="invitation_end_has_reason",
+            ),
+            models.UniqueConstraint(
+                fields=["company", "purpose"],
+                condition=Q(ended_at__isnull=True),
+                name="invitation_one_live_per_purpose",
+            ),
+        ]
+        indexes: ClassVar = [
+            models.Index(fields=["company", "-id"], name="invitation_company"),
+            models.Index(fields=["expires_at"], name="invitation_expiry", condition=Q(ended_at__isnull=True)),
+            models.Index(fields=["started_at"], name="invitation_started", condition=Q(ended_at__isnull=True)),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.get_purpose_display()}: {self.contact_name}"
+
+    def is_live(self, now: datetime) -> bool:
+        """Whether its link opens the page at `now`."""
+        return self.ended_at is None and self.expires_at > now
+
+    @property
+    def state(self) -> InvitationState:
+        """The furthest it came; how it ended, when it ended before the customer was connected."""
+        if self.connected_at:
+            return InvitationState.CONNECTED
+        if self.end:
+            return InvitationState(self.end)
+        if self.expires_at <= timezone.now():
+            return InvitationState.EXPIRED
+        furthest = (
+            (self.linked_at, InvitationState.LINKED),
+            (self.started_at, InvitationState.STARTED),
+            (self.opened_at, InvitationState.OPENED),
+            (self.sent_at, InvitationState.SENT),
+        )
+        return next((state for at, state in furthest if at), InvitationState.MADE)
+
+    @property
+    def state_meaning(self) -> Meaning:
+        """How the state is shown."""
+        return describe(INVITATION_MEANINGS, self.state)
+
+
+class InvitationKey(models.Model):
+    """One key to an invitation's door: only its hash is kept.
+
+    Each way the link leaves this system (a mail, a screen, the bank's application) carries a key of its own: the key
+    itself is never stored, so it could not be sent a second time. All keys of an invitation end with it.
+    """
+
+    invitation = models.ForeignKey(
+        Invitation, verbose_name=_("invitation"), on_delete=models.CASCADE, related_name="keys", editable=False
+    )
+    digest = models.CharField(max_length=64, unique=True, editable=False)
+    made_for = models.CharField(_("made for"), max_length=20, editable=False)
+    created_at = models.DateTimeField(_("made"), auto_now_add=True)
+
+    class Meta:
+        verbose_name = _("invitation key")
+        verbose_name_plural = _("invitation keys")
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return f"{self.made_for} {self.pk}"
+
+
+class Knock(models.Model):
+    """How often one address came with a key that opens nothing, in one window of time. Pruned daily."""
+
+    address = models.CharField(max_length=64, help_text=_("A keyed hash: no address is stored."))
+    window = models.DateTimeField()
+    count = models.PositiveIntegerField(default=0)
+
+    class Meta:
+        verbose_name = _("wrong key")
+        verbose_name_plural = _("wrong keys")
+        default_permissions = ()
+        constraints: ClassVar = [models.UniqueConstraint(fields=["address", "window"], name="knock_one_per_window")]
+        indexes: ClassVar = [models.Index(fields=["window"], name="knock_window")]
+
+    def __str__(self) -> str:
+        return f"{self.window:%Y-%m-%d %H:%M}"

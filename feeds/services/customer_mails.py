@@ -1,0 +1,148 @@
+"""Mails to customers about their invitation: written in the customer's language, seen by staff before they go.
+
+What is stored has `outbox.LINK_MARK` where the link belongs: the link is made when the mail goes to the mail server.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from zoneinfo import ZoneInfo
+
+from django.conf import settings
+from django.db import transaction
+from django.template.loader import render_to_string
+from django.utils import timezone, translation
+from django.utils.translation import gettext as _
+
+from feeds import audit, queue
+from feeds.audit import Actor
+from feeds.models import Invitation, Mail
+from feeds.services import outbox
+from feeds.services.errors import Refused
+from feeds.services.invitation_keys import refuse_unless_live
+from feeds.states import InvitationPurpose, MailKind
+
+OFFICE_HOURS = range(9, 17)
+"""Hours of a working day, in the customer's zone, in which a reminder may go out."""
+MONDAY_TO_FRIDAY = range(5)
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A mail as it would be sent now; `outbox.LINK_MARK` stands for the customer's link."""
+
+    to: str
+    subject: str
+    body: str
+    html: str
+
+
+def kind_of(invitation: Invitation) -> MailKind:
+    """Which mail hands over this invitation's link."""
+    reconnects = invitation.purpose == InvitationPurpose.RECONNECT
+    return MailKind.RECONNECT if reconnects else MailKind.INVITATION
+
+
+def draft(kind: MailKind, invitation: Invitation) -> Draft:
+    """The mail in the invitation's language."""
+    with translation.override(invitation.language):
+        subjects = {
+            MailKind.INVITATION: _("Connect your bank feed to QuickBooks"),
+            MailKind.REMINDER: _("Your bank feed is not connected yet"),
+            MailKind.RECONNECT: _("Please reconnect your bank feed to QuickBooks"),
+            MailKind.CONNECTED: _("Your bank feed is connected"),
+        }
+        values = {
+            "subject": subjects[kind],
+            "invitation": invitation,
+            "company": invitation.company,
+            "institution": settings.INSTITUTION_NAME,
+            "phone": settings.INSTITUTION_PHONE,
+            "link": outbox.LINK_MARK,
+        }
+        return Draft(
+            to=invitation.contact_email,
+            subject=subjects[kind],
+            body=render_to_string(f"feeds/mail/customer/{kind}.txt", values),
+            html=render_to_string(f"feeds/mail/customer/{kind}.html", values),
+        )
+
+
+def send(invitation: Invitation, *, actor: Actor) -> None:
+    """Mail the invitation, for the first time or again. Raises Refused when it opens nothing any more."""
+    with transaction.atomic(), audit.acting(actor):
+        invitation = Invitation.objects.select_for_update().select_related("company").get(pk=invitation.pk)
+        refuse_unless_live(invitation)
+        if _is_waiting(invitation):
+            raise Refused(_("A mail of this invitation is waiting to be sent already."))
+        _write(kind_of(invitation), invitation)
+        audit.record("invitation_mailed", invitation)
+        queue.enqueue(queue.SEND_MAILS)
+
+
+def confirm(invitation: Invitation) -> None:
+    """Tell the customer that every account is connected, once. Call inside the transaction that found it."""
+    _write(MailKind.CONNECTED, invitation, key=f"invitation {invitation.pk} connected")
+    queue.enqueue(queue.SEND_MAILS)
+
+
+def remind() -> int:
+    """Write the reminder of every invitation that is due for it; how many. One each, in the customer's office hours."""
+    now = timezone.now()
+    since = now - timedelta(days=settings.INVITATION_REMIND_DAYS)
+    due = Invitation.objects.live(now).filter(sent_at__lte=since, reminded_at__isnull=True).select_related("company")
+    written = 0
+    for pk in list(due.values_list("pk", flat=True)[:500]):
+        with transaction.atomic():
+            invitation = Invitation.objects.select_for_update(of=("self",)).select_related("company").get(pk=pk)
+            if invitation.reminded_at or not invitation.is_live(now) or not is_office_hour(now, _zone(invitation)):
+                continue
+            invitation.reminded_at = now
+            invitation.save(update_fields=["reminded_at", "updated_at"])
+            if not invitation.mails.filter(bounced_at__isnull=False).exists():
+                _write(MailKind.REMINDER, invitation, key=f"invitation {invitation.pk} reminder")
+                written += 1
+    if written:
+        queue.enqueue(queue.SEND_MAILS)
+    return written
+
+
+def is_office_hour(at: datetime, zone: ZoneInfo) -> bool:
+    """Whether `at` is by day, on a working day, where the customer is."""
+    local = at.astimezone(zone)
+    return local.weekday() in MONDAY_TO_FRIDAY and local.hour in OFFICE_HOURS
+
+
+def note_bounce(mail: Mail, *, actor: Actor) -> None:
+    """A colleague saw that it came back: no reminder goes to that address. Raises Refused when it was never sent."""
+    if mail.sent_at is None:
+        raise Refused(_("This mail has not been sent."))
+    with transaction.atomic(), audit.acting(actor):
+        mail.bounced_at = timezone.now()
+        mail.save(update_fields=["bounced_at", "updated_at"])
+        audit.record("mail_bounced", mail)
+
+
+def _write(kind: MailKind, invitation: Invitation, *, key: str = "") -> None:
+    text = draft(kind, invitation)
+    if key and Mail.objects.filter(key=key).exists():
+        return
+    Mail.objects.create(
+        kind=kind,
+        key=key,
+        to=text.to,
+        subject=text.subject,
+        body=text.body,
+        html=text.html,
+        invitation=invitation,
+        next_attempt_at=timezone.now(),
+    )
+
+
+def _is_waiting(invitation: Invitation) -> bool:
+    return invitation.mails.filter(next_attempt_at__isnull=False).exists()
+
+
+def _zone(invitation: Invitation) -> ZoneInfo:
+    return ZoneInfo(invitation.company.time_zone or settings.TIME_ZONE)

@@ -1,0 +1,57 @@
+"""The key in an invitation's address: 256 random bits, stored as a hash only.
+
+Whoever reads this database opens nothing. A key exists in memory while it is shown or mailed, so it cannot be shown or
+mailed again: each time makes another one, and all of them end with their invitation.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from django.conf import settings
+from django.db import transaction
+from django.urls import reverse
+from django.utils import timezone
+from django.utils.translation import gettext as _
+
+from feeds import audit
+from feeds.audit import Actor
+from feeds.models import Invitation, InvitationKey
+from feeds.services.errors import Refused
+
+KEY_BYTES = 32
+SHOWN, MAILED = "screen", "mail"
+"""What a key was made for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where an invitation is opened, on its way to one screen or one mail. Never stored, never logged."""
+
+    url: str = field(repr=False)
+    expires_at: datetime
+
+
+def address(invitation: Invitation, *, made_for: str, actor: Actor) -> Address:
+    """Make a key and the address that it opens; that one was made, and for what, is recorded. Raises Refused."""
+    with transaction.atomic(), audit.acting(actor):
+        invitation = Invitation.objects.select_for_update().get(pk=invitation.pk)
+        refuse_unless_live(invitation)
+        key = secrets.token_urlsafe(KEY_BYTES)
+        InvitationKey.objects.create(invitation=invitation, digest=digest(key), made_for=made_for)
+        audit.record("invitation_link_made", invitation, made_for=made_for)
+    return Address(settings.SITE_URL + reverse("connect", args=[key]), invitation.expires_at)
+
+
+def digest(key: str) -> str:
+    """What is stored of a key. It has 256 random bits, so there is nothing to guess and no salt is needed."""
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+def refuse_unless_live(invitation: Invitation) -> None:
+    """Raises Refused for an invitation whose addresses open nothing any more."""
+    if not invitation.is_live(timezone.now()):
+        raise Refused(_("This invitation opens nothing any more. Renew it, or invite the customer anew."))

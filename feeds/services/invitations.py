@@ -1,0 +1,141 @@
+"""Invitations: made, renewed and withdrawn by staff; how far the customer came is read off what Codat shows."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import timedelta
+
+from django.conf import settings
+from django.db import transaction
+from django.utils import timezone
+from django.utils.translation import gettext as _
+
+from feeds import audit
+from feeds.audit import Actor
+from feeds.models import Company, Connection, Invitation, SourceAccount
+from feeds.services import customer_mails
+from feeds.services.errors import Refused
+from feeds.services.invitation_keys import refuse_unless_live
+from feeds.states import AccountStatus, ConnectionStatus, InvitationEnd, InvitationPurpose
+
+
+def invite(
+    company: Company,
+    *,
+    purpose: InvitationPurpose,
+    contact_name: str,
+    contact_email: str,
+    language: str,
+    actor: Actor,
+    days: int | None = None,
+) -> Invitation:
+    """Make an invitation; one that still lives for the same purpose is replaced. `days`: how long it lives.
+
+    Raises Refused when the company no longer exists in Codat.
+    """
+    if company.gone_at is not None:
+        raise Refused(_("Codat no longer has this company. Press Retry on its page first, then invite."))
+    now = timezone.now()
+    with transaction.atomic(), audit.acting(actor):
+        Company.objects.select_for_update().get(pk=company.pk)
+        for older in Invitation.objects.filter(company=company, purpose=purpose, ended_at__isnull=True):
+            _end(older, InvitationEnd.REPLACED if older.expires_at > now else InvitationEnd.EXPIRED)
+        return Invitation.objects.create(
+            company=company,
+            purpose=purpose,
+            contact_name=contact_name,
+            contact_email=contact_email,
+            language=language,
+            made_by=actor.user,
+            made_by_name=actor.name,
+            expires_at=now + timedelta(days=days or settings.INVITATION_DAYS),
+        )
+
+
+def revoke(invitation: Invitation, *, actor: Actor, reason: str) -> None:
+    """Its addresses open nothing from now on. Raises Refused when they already do not."""
+    with transaction.atomic(), audit.acting(actor):
+        invitation = _locked(invitation)
+        refuse_unless_live(invitation)
+        _end(invitation, InvitationEnd.REVOKED)
+        audit.record("invitation_revoked", invitation, reason=reason)
+
+
+def renew(invitation: Invitation, *, actor: Actor, days: int | None = None) -> Invitation:
+    """Another one in its place, to the same person for the same purpose. Raises Refused."""
+    if invitation.connected_at is not None:
+        raise Refused(_("The customer is connected: there is nothing to renew."))
+    return invite(
+        invitation.company,
+        purpose=InvitationPurpose(invitation.purpose),
+        contact_name=invitation.contact_name,
+        contact_email=invitation.contact_email,
+        language=invitation.language,
+        actor=actor,
+        days=days,
+    )
+
+
+def end_expired() -> int:
+    """Write down which invitations have run out; how many. Their addresses open nothing before it, too."""
+    ended = 0
+    over = Invitation.objects.filter(ended_at__isnull=True, expires_at__lte=timezone.now())
+    for pk in list(over.values_list("pk", flat=True)[:1000]):
+        with transaction.atomic():
+            invitation = Invitation.objects.select_for_update().filter(pk=pk, ended_at__isnull=True).first()
+            if invitation is not None:
+                _end(invitation, InvitationEnd.EXPIRED)
+                ended += 1
+    return ended
+
+
+# --- What follows from readings --------------------------------------------------------------------------------------
+def observe(companies: Collection[Company]) -> None:
+    """Write how far the customers came, by what the mirror shows. Call inside the reading's transaction.
+
+    One query where nobody has been invited.
+    """
+    waiting = Invitation.objects.filter(
+        company__in=[company.pk for company in companies], ended_at__isnull=True, started_at__isnull=False
+    )
+    for invitation in waiting:
+        _note_progress(invitation)
+
+
+def progress(company: Company) -> tuple[int, int]:
+    """How many of the company's accounts QuickBooks reads, and how many there are in Codat."""
+    statuses = list(
+        SourceAccount.objects.filter(company=company, gone_at__isnull=True, connection__isnull=False).values_list(
+            "status", flat=True
+        )
+    )
+    return statuses.count(AccountStatus.CONNECTED), len(statuses)
+
+
+def _note_progress(invitation: Invitation) -> None:
+    connection = Connection.objects.filter(company=invitation.company_id, gone_at__isnull=True).first()
+    if connection is None or connection.status != ConnectionStatus.LINKED:
+        return
+    connected, total = progress(invitation.company)
+    now, written = timezone.now(), []
+    # One that is to reconnect may be Linked all along: it is the accounts that tell.
+    if invitation.linked_at is None and connected:
+        invitation.linked_at = now
+        written.append("linked_at")
+    if invitation.connected_at is None and total and connected == total:
+        invitation.connected_at = invitation.ended_at = now
+        invitation.end = InvitationEnd.CONNECTED
+        written += ["connected_at", "ended_at", "end"]
+    if written:
+        invitation.save(update_fields=[*written, "updated_at"])
+    if "connected_at" in written:
+        customer_mails.confirm(invitation)
+
+
+def _locked(invitation: Invitation) -> Invitation:
+    return Invitation.objects.select_for_update().get(pk=invitation.pk)
+
+
+def _end(invitation: Invitation, end: InvitationEnd) -> None:
+    invitation.ended_at, invitation.end = timezone.now(), end
+    invitation.save(update_fields=["ended_at", "end", "updated_at"])
