@@ -117,8 +117,8 @@ def for_person(user: User, now: datetime | None = None) -> Home:
     sees_connections = user.has_perm("feeds.view_connection")
     sees_all = access.sees_all(user)
     companies = Company.objects.filter(manager=user) if is_mine else access.visible_companies(user)
-    connections = Connection.objects.filter(gone_at__isnull=True).select_related("company")
-    accounts = SourceAccount.objects.filter(gone_at__isnull=True).select_related("company")
+    connections: QuerySet[Connection] = Connection.objects.filter(gone_at__isnull=True).select_related("company")
+    accounts: QuerySet[SourceAccount] = SourceAccount.objects.filter(gone_at__isnull=True).select_related("company")
     if is_mine:
         connections = connections.filter(company__manager=user)
         accounts = accounts.filter(company__manager=user)

@@ -41,9 +41,10 @@ def connect() -> None:
     user_locked_out.connect(_locked, dispatch_uid="sign_in.locked")
 
 
-def _record(event: str, user: User, request: HttpRequest, **details: str) -> None:
+def _record(event: str, user: User, request: HttpRequest, **kinds: str) -> None:
     actor = audit.Actor.person(user, source="sign-in", remote_addr=request.META.get("REMOTE_ADDR"))
     with audit.acting(actor):
+        details: dict[str, Any] = dict(kinds)
         audit.record(event, user, **details)
 
 
