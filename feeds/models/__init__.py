@@ -7,6 +7,7 @@ from feeds.models.case import Case, CaseEvent, Incident
 from feeds.models.company import Company
 from feeds.models.connection import BANK_FEEDS_PLATFORM_KEY, Connection
 from feeds.models.drift import DriftFinding, DriftReport
+from feeds.models.history import HistoryCheck, HistoryExport
 from feeds.models.listing_walk import ListingWalk
 from feeds.models.mail import Mail
 from feeds.models.operation import Operation
@@ -32,6 +33,8 @@ __all__ = [
     "DriftFinding",
     "DriftReport",
     "Heartbeat",
+    "HistoryCheck",
+    "HistoryExport",
     "Incident",
     "ListingWalk",
     "Mail",
