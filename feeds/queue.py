@@ -21,6 +21,7 @@ SWEEP = "feeds.tasks.sweep_listing"
 COMPARE = "feeds.tasks.compare_with_codat"
 SEND_MAILS = "feeds.tasks.send_mails"
 SEND_SEALS = "feeds.tasks.send_seals"
+VERIFY_HISTORY = "feeds.tasks.verify_history"
 
 
 @dataclass(frozen=True, slots=True)
