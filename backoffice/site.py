@@ -18,7 +18,7 @@ _SIDEBAR: tuple[tuple[str, Any, tuple[str, ...]], ...] = (
     ("customers", _("Customers"), ("Company", "Batch")),
     ("support", _("Support"), ("Case", "Incident", "StatusEvent", "DriftReport")),
     ("codat", _("Codat"), ("Connection", "SourceAccount", "Operation", "WebhookEvent")),
-    ("history", _("History"), ("AuditEntry",)),
+    ("history", _("History"), ("AuditEntry", "AuditSeal", "HistoryCheck", "HistoryExport")),
     ("people", _("People"), ("User", "Group")),
 )
 _REST = ("system", _("System"))

@@ -23,13 +23,13 @@ MAY_DO = {
         "disconnect_sourceaccount", "remove_sourceaccount", "unlink_connection", "generate_credentials",
         "revoke_credentials", "reapply_webhook", "work_case", "release_incident", "adopt_company",
     },
-    "Compliance auditors": set(),
+    "Compliance auditors": {"verify_history", "export_history", "make_evidence_pack"},
     "Administrators": {
         "add_company", "change_company", "delete_company", "import_company", "onboard_company", "refresh_company",
         "add_sourceaccount", "change_sourceaccount", "delete_sourceaccount", "reveal_account_number",
         "rename_sourceaccount", "disconnect_sourceaccount", "remove_sourceaccount", "refresh_link", "reveal_link",
         "unlink_connection", "generate_credentials", "revoke_credentials", "add_user", "change_user",
-        "reapply_webhook", "work_case", "release_incident", "adopt_company",
+        "reapply_webhook", "work_case", "release_incident", "adopt_company", "verify_history",
     },
 }  # fmt: skip
 

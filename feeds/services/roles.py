@@ -57,6 +57,10 @@ _SEE_DRIFT = frozenset({"feeds.view_driftreport", "feeds.view_driftfinding"})
 _SEE_THE_SYSTEM = frozenset(
     {"feeds.view_auditentry", "feeds.view_heartbeat", "feeds.view_codatquota", "feeds.view_webhookevent"}
 )
+_READ_THE_HISTORY = frozenset(
+    {"feeds.view_auditseal", "feeds.view_historycheck", "feeds.view_historyexport", "feeds.verify_history"}
+)
+_TAKE_THE_HISTORY_OUT = frozenset({"feeds.export_history", "feeds.make_evidence_pack"})
 _WATCH_OPERATIONS = frozenset({"feeds.view_operations_page"})
 _SEE_USERS = frozenset({"auth.view_user", "auth.view_group"})
 _MANAGE_USERS = frozenset({"auth.add_user", "auth.change_user"})
@@ -68,10 +72,14 @@ ROLES: dict[str, frozenset[str]] = {
         | {"feeds.adopt_company"}
     ),
     # Auditors see who did what, and neither change anything nor see a link or a whole account number.
-    COMPLIANCE_AUDITORS: _SEE_CUSTOMERS | _SEE_CASES | _SEE_DRIFT | _SEE_THE_SYSTEM | _SEE_USERS,
+    # Only they take the history out of the product: whoever runs it does not also carry it away.
+    COMPLIANCE_AUDITORS: (
+        _SEE_CUSTOMERS | _SEE_CASES | _SEE_DRIFT | _SEE_THE_SYSTEM | _SEE_USERS | _READ_THE_HISTORY
+        | _TAKE_THE_HISTORY_OUT
+    ),
     ADMINISTRATORS: (
         _SEE_CUSTOMERS | _HAND_OVER_LINKS | _ONBOARD | _REPAIR | _WORK_CASES | _SEE_THE_SYSTEM | _SEE_USERS
-        | _MANAGE_USERS | _WORK_THE_INBOX | _WATCH_OPERATIONS | _SEE_DRIFT
+        | _MANAGE_USERS | _WORK_THE_INBOX | _WATCH_OPERATIONS | _SEE_DRIFT | _READ_THE_HISTORY
         | {"feeds.adopt_company", "feeds.delete_company"}
     ),
 }  # fmt: skip
