@@ -28,7 +28,14 @@ from django.db import connection  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
-from tests.bench import history, limiter, onboarding, pages, sandbox_listing  # noqa: E402, F401  # they register themselves
+from tests.bench import (  # noqa: E402  # they register themselves
+    auditor,  # noqa: F401
+    history,  # noqa: F401
+    limiter,  # noqa: F401
+    onboarding,  # noqa: F401
+    pages,  # noqa: F401
+    sandbox_listing,  # noqa: F401
+)
 from tests.bench.registry import BENCHES, Figure, Options  # noqa: E402
 from tests.history import let_tests_arrange  # noqa: E402
 
