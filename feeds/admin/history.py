@@ -195,7 +195,7 @@ class AuditEntryAdmin(MirrorAdmin[AuditEntry]):
         context = self._context(request, title=_("Export")) | {
             "form": form,
             "chosen": history.in_words(search),
-            "spreadsheet_rows": exports.SPREADSHEET_ROWS,
+            "spreadsheet_rows": f"{exports.SPREADSHEET_ROWS:,}",
             "back": f"{_list_url()}?{query_of(search)}",
         }
         return TemplateResponse(request, "admin/feeds/auditentry/export.html", context)
