@@ -16,6 +16,7 @@ from feeds import audit, tasks
 from feeds.audit import Actor
 from feeds.models import (
     AccessGrant,
+    Approval,
     AuditEntry,
     Batch,
     CalloutVersion,
@@ -31,6 +32,7 @@ from feeds.services import accounts, onboarding
 from feeds.states import CaseCause, OperationState
 from tests.factories import (
     AccessGrantFactory,
+    ApprovalFactory,
     BatchFactory,
     CalloutVersionFactory,
     CaseFactory,
@@ -57,6 +59,7 @@ CHANGES: dict[type[models.Model], tuple[Callable[[], Any], str, object]] = {
     CalloutVersion: (CalloutVersionFactory, "title_fr", "Avant"),
     Preference: (lambda: Preference.objects.create(user=UserFactory(), language="en"), "language", "fr"),
     Incident: (IncidentFactory, "note", "Codat's status page"),
+    Approval: (ApprovalFactory, "comment", "Fine by me."),
     AccessGrant: (AccessGrantFactory, "ended_by_name", "Rosa Marchetti"),
     User: (UserFactory, "email", "robin@bank.example"),
     Group: (lambda: Group.objects.create(name="Night shift"), "name", "Day shift"),
