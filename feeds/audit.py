@@ -205,7 +205,7 @@ def _add(entries: Iterable[AuditEntry]) -> None:
     AuditEntry.objects.bulk_create(telling, batch_size=500)
 
 
-_CUSTOMERS: dict[type[models.Model], str] = {Company: "pk", CaseEvent: "case.company_id", Mail: "case.company_id"}
+_CUSTOMERS: dict[type[models.Model], str] = {Company: "pk", CaseEvent: "case.company_id"}
 """Where a row names its customer, if not in `company_id`."""
 
 
@@ -232,11 +232,11 @@ def _stamp(sender: type[AuditEntry], instance: AuditEntry, **_kwargs: Any) -> No
     instance.actor_email = actor.user.email if actor.user else None
     instance.actor_name = actor.name
     instance.source = actor.source
-    instance.reason = _without_numbers(instance.reason or actor.reason)
+    instance.reason = without_numbers(instance.reason or actor.reason)
     instance.remote_addr = actor.remote_addr
     instance.fields = "".join(f",{name}" for name in sorted(instance.changes)) + "," if instance.changes else ""
     for name in _FREE_TEXT & set(instance.changes or ()):
-        instance.changes[name] = [_without_numbers(str(value)) for value in instance.changes[name]]
+        instance.changes[name] = [without_numbers(str(value)) for value in instance.changes[name]]
     context = structlog.contextvars.get_contextvars()
     instance.cid = context.get("request_id") or context.get("task_id")
     row = _about.get()
@@ -248,7 +248,7 @@ _FREE_TEXT = {"note", "notes", "outcome_reason", "reason"}
 _LONG_NUMBER = re.compile(r"\d{8,}")
 
 
-def _without_numbers(text: str) -> str:
+def without_numbers(text: str) -> str:
     """What people type, with numbers masked that may be a whole account number: this copy can never be corrected."""
     return _LONG_NUMBER.sub(lambda number: mask(number[0]), text)
 
@@ -343,6 +343,23 @@ def mask_value(value: str) -> str:
 def hide_value(value: str) -> str:
     """For django-auditlog: nothing is kept of a password's hash, not even its end; only whether there was a value."""
     return "••••" if value not in ("", "None") else value
+
+
+def kept_models() -> list[type[models.Model]]:
+    """The models whose changes are kept."""
+    return list(_AUDITED)
+
+
+def kept_fields(model: type[models.Model] | None) -> list[str]:
+    """The fields of a model whose changes are kept, in alphabetical order; none of one that is not audited."""
+    options = _AUDITED.get(model, {}) if model else {}
+    return sorted({*options.get("include_fields", ()), *options.get("m2m_fields", ())})
+
+
+def masked_fields(model: type[models.Model] | None) -> list[str]:
+    """The kept fields of which only a mask is kept."""
+    options = _AUDITED.get(model, {}) if model else {}
+    return sorted(options.get("mask_fields", ()))
 
 
 NOT_AUDITED: dict[type[models.Model], str] = {
