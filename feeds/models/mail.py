@@ -81,6 +81,12 @@ class Mail(TimeStamped):
         return self.subject
 
     @property
+    def company_id(self) -> int | None:
+        """The customer it was written to or about; None for a mail to the team about no customer in particular."""
+        about = self.invitation or self.case
+        return about.company_id if about is not None else None
+
+    @property
     def state_meaning(self) -> Meaning:
         """How the state is shown."""
         return describe(MAIL_MEANINGS, self.state)
