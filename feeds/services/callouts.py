@@ -57,8 +57,13 @@ def published_on(day: date) -> list[CalloutVersion]:
     Attestations name days, not hours: on a day of change it is the old version and the new one. The state of those
     that were superseded is as old as that, which is the order they went in.
     """
-    began = CalloutVersion.objects.filter(published_on__lte=day)
-    there = began.filter(Q(superseded_on__isnull=True) | Q(superseded_on__gte=day))
+    return published_between(day, day)
+
+
+def published_between(first: date, last: date) -> list[CalloutVersion]:
+    """The versions that were published on any day from `first` to `last`, in the order in which customers saw them."""
+    began = CalloutVersion.objects.filter(published_on__lte=last)
+    there = began.filter(Q(superseded_on__isnull=True) | Q(superseded_on__gte=first))
     return list(there.order_by("published_on", F("superseded_on").asc(nulls_last=True), "state_since"))
 
 
