@@ -439,7 +439,6 @@ class TestBanner:
         for address in (
             page_of(hers),
             reverse("admin:feeds_company_timeline", args=[hers.pk]),
-            reverse("admin:feeds_company_history", args=[hers.pk]),
             reverse("admin:feeds_company_action", args=[hers.pk, "show-link"]),
             reverse("admin:feeds_connection_change", args=[connection.pk]),
             reverse("admin:feeds_connection_action", args=[connection.pk, "show-link"]),
