@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
@@ -295,12 +295,16 @@ def a_wire_that_refuses() -> Iterator[None]:
         yield
 
 
-def try_it(client: Client, method: str, url: str, data: dict[str, Any] | None = None, *, keep: bool = False) -> Answer:
-    """One request. What it changed is taken back, unless `keep`."""
+def try_it(
+    client: Client, method: str, url: str, data: Mapping[str, Any] | None = None, *, keep: bool = False
+) -> Answer:
+    """One request. What it changed is taken back, unless `keep`. What its templates were given is not kept: it is copied
+    for every block of every page, and nobody here looks at it.
+    """
     # A savepoint and no atomic block: some of what is tried insists on being the outermost.
     before, cookies = transaction.savepoint(), deepcopy(client.cookies)
-    with CaptureQueriesContext(connection) as queries:
-        answer = client.post(url, data or {}) if method == "POST" else client.get(url)
+    with CaptureQueriesContext(connection) as queries, mock.patch("django.test.client.store_rendered_templates"):
+        answer = client.post(url, dict(data or {})) if method == "POST" else client.get(url)
     if keep:
         transaction.savepoint_commit(before)
     else:

@@ -82,7 +82,9 @@ def _addresses(world: World, client: Client, person: str) -> Iterator[str]:
             continue  # a button, below
         url = world.url(address, page)
         seen, sent = walk.try_it(client, "GET", url), walk.try_it(client, "POST", url, page.form)
-        if (page.see is not None and seen.is_open != may(person, page.see)) or seen.wrote:
+        # Recovery codes are shown once: that they were is noted beside them.
+        noted = set(seen.wrote) - ({"mfa_authenticator"} if page.url == "mfa_view_recovery_codes" else set())
+        if (page.see is not None and seen.is_open != may(person, page.see)) or noted:
             yield f"GET {url} answers {seen}; the table says {_sentence(person, page.see)}"
         if page.do is not None and sent.is_open != may(person, page.do):
             yield f"POST {url} answers {sent}; the table says {_sentence(person, page.do)}"
@@ -121,7 +123,7 @@ def test_an_auditor_who_posts_everything_has_changed_nothing(world: World) -> No
     pages = rights.pages()
     for address in walk.addresses():
         page = pages.get(address.key)
-        if page is not None and page.url not in NOT_AS_AN_AUDITOR:
+        if page is not None and page.url not in NOT_AS_AN_AUDITOR and not page.url.startswith("mfa_"):
             url = world.url(address, page)
             wrote += [(url, walk.try_it(client, "POST", url, form, keep=True).wrote) for form in ({}, _A_FORM)]
     for model, name in walk.actions():
@@ -135,7 +137,7 @@ def test_an_auditor_who_posts_everything_has_changed_nothing(world: World) -> No
     assert len(wrote) > 100
 
 
-# One's own door, password and language; and what a customer's key opens, for whoever has it.
+# One's own door, password, second factors and language; and what a customer's key opens, for whoever has it.
 NOT_AS_AN_AUDITOR = {
     "account_login", "account_logout", "admin:login", "admin:logout", "admin:password_change", "language",
     "connect", "connect-opened",
