@@ -61,7 +61,6 @@ CHANGES: dict[type[models.Model], tuple[Callable[[], Any], str, object]] = {
     CalloutVersion: (CalloutVersionFactory, "title_fr", "Avant"),
     Preference: (lambda: Preference.objects.create(user=UserFactory(), language="en"), "language", "fr"),
     Incident: (IncidentFactory, "note", "Codat's status page"),
-    Approval: (ApprovalFactory, "comment", "Fine by me."),
     Approval: (ApprovalFactory, "comment", "As agreed with the customer."),
     Invitation: (InvitationFactory, "contact_name", "Sam Roe"),
     AccessGrant: (AccessGrantFactory, "ended_by_name", "Rosa Marchetti"),
