@@ -89,8 +89,8 @@ def marked(root: Path = ROOT) -> dict[Key, Mark]:
         source = path.read_text()
         name = str(path.relative_to(root))
         if path.suffix != ".py":
-            # What is left of a template is not Python: its indentation says nothing, and may look wrong.
-            source = "\n".join(map(str.lstrip, templatize(source, origin=name).splitlines()))
+            # What is left of a template is not indented as Python wants it.
+            source = "\n".join(line.strip() for line in templatize(source, origin=name).splitlines())
         stream = io.BytesIO(source.encode())
         options = {"encoding": "utf-8"}
         for _line, message, comments, context in extract("python", stream, _KEYWORDS, ["Translators:"], options):
