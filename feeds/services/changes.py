@@ -22,6 +22,7 @@ from django.utils.text import capfirst
 from django.utils.translation import gettext as _
 
 from feeds.models import AuditEntry, Company
+from feeds.states import event_label
 
 NOTHING = (None, "", "None")
 """How the library writes that a field had no value."""
@@ -243,8 +244,3 @@ def action_label(entry: AuditEntry) -> str:
 def action_labels() -> dict[str, str]:
     """Words for the actions that are no events."""
     return {"create": _("created"), "update": _("changed"), "delete": _("deleted"), "event": _("event")}
-
-
-def event_label(event: str) -> str:
-    """An event as words."""
-    return event.replace("_", " ")
