@@ -178,6 +178,7 @@ class ApprovalAdmin(ActionsAdmin[Approval], MirrorAdmin[Approval]):
             "nobody_can": is_waiting and not approvals.deciders_of(approval),
             "compared": approvals.compared(approval),
             "has_changed": is_waiting and any(it.differs for it in approvals.compared(approval)),
+            "outcome": approvals.outcome_in_words(approval),
             "payload": approvals.payload_in_words(approval),
             "rows": [name for _pk, name, _mark in approval.payload.get("rows", ())][:ROWS],
             "now": timezone.now(),
@@ -196,9 +197,9 @@ class ApprovalAdmin(ActionsAdmin[Approval], MirrorAdmin[Approval]):
         if settled.state == ApprovalState.APPROVED:
             messages.success(request, _("Approved. The rows are being worked through; this page shows how far."))
         elif settled.state == ApprovalState.DONE:
-            messages.success(request, _("Approved and done. %s") % settled.outcome)
+            messages.success(request, _("Approved and done. %s") % approvals.outcome_in_words(settled))
         else:
-            messages.error(request, settled.outcome)
+            messages.error(request, approvals.outcome_in_words(settled))
         return HttpResponseRedirect(change_url(settled))
 
     @object_action(
