@@ -24,6 +24,7 @@ from feeds.states import GONE_MEANING, AccountStatus, ConnectionStatus
 
 _PLACEHOLDER = re.compile(r"%\((?P<name>\w+)\)[sd]|%[sd]|\{\}")
 _CHANGE = re.compile(r"(?P<label>[^:→]+): (?P<before>[^→]+) → (?P<after>[^→]+)")
+_PLAIN_VALUES = ("yes", "no", "none", "gone")
 _SHORTEST_START = 4
 """Letters a sentence must begin with before its first placeholder: fewer would find it in anybody's words."""
 
@@ -111,9 +112,13 @@ class _Book:
             found = _CHANGE.fullmatch(piece)
             if found is None or found["label"] not in self.exact:
                 return None
-            before, after = (self.exact.get(value, value) for value in (found["before"], found["after"]))
+            before, after = (self._plain(value) for value in (found["before"], found["after"]))
             told.append(f"{self.exact[found['label']]}{colon_in_words()}{before} → {after}")
         return "; ".join(told)
+
+    def _plain(self, value: str) -> str:
+        # Not any word: a role may be called like something else on the screens.
+        return self.statuses.get(value) or (self.exact[value] if value in _PLAIN_VALUES else value)
 
     def _labels(self, text: str) -> str | None:
         """Labels of fields, one after the other."""

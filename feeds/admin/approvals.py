@@ -34,6 +34,7 @@ from feeds.audit import current_actor
 from feeds.models import Approval
 from feeds.services import approvals
 from feeds.states import ApprovalState, Meaning, Text, Tone
+from feeds.wording import retold
 
 TOO_LATE = Meaning(gettext_lazy("too late"), Tone.NEUTRAL, gettext_lazy("Nobody decided in time; it is being ended."))
 ROWS = 500
@@ -107,7 +108,7 @@ def not_mine_to_withdraw(approval: Approval) -> Text:
 def approval_consequences(approval: Approval) -> list[Text]:
     """What was shown to whoever asked, and what is no longer so."""
     changed = [f"{it.label}: {it.then} → {it.now}" for it in approvals.compared(approval) if it.differs]
-    sentences: list[Text] = [*approval.consequences]
+    sentences: list[Text] = [retold(sentence) for sentence in approval.consequences]
     if changed:
         text = _("Changed since it was asked: %s. It will not be carried out; it has to be asked anew.")
         sentences.insert(0, text % "; ".join(changed))

@@ -45,11 +45,16 @@ class Change:
     added: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
 
+    @property
+    def names(self) -> str:
+        """The related rows that were added or removed, in one text."""
+        return ", ".join(self.added or self.removed)
+
     def __str__(self) -> str:
         if self.added:
-            return _("%(field)s: added %(names)s") % {"field": self.label, "names": ", ".join(self.added)}
+            return _("%(field)s: added %(names)s") % {"field": self.label, "names": self.names}
         if self.removed:
-            return _("%(field)s: removed %(names)s") % {"field": self.label, "names": ", ".join(self.removed)}
+            return _("%(field)s: removed %(names)s") % {"field": self.label, "names": self.names}
         if not self.before:
             return f"{self.label}: {self.after}"
         return f"{self.label}: {self.before} → {self.after or NO_VALUE}"
