@@ -34,6 +34,7 @@ from feeds.audit import current_actor
 from feeds.models import Approval
 from feeds.services import approvals
 from feeds.states import ApprovalState, Meaning, Text, Tone
+from feeds.wording import retold
 
 TOO_LATE = Meaning(gettext_lazy("too late"), Tone.NEUTRAL, gettext_lazy("Nobody decided in time; it is being ended."))
 ROWS = 500
@@ -109,7 +110,7 @@ def approval_consequences(approval: Approval) -> list[Text]:
     user = current_actor().user
     seen = approvals.compared_for(user, approval) if user is not None else []
     changed = [f"{it.label}: {it.then} → {it.now}" for it in seen if it.differs]
-    sentences: list[Text] = [*approval.consequences]
+    sentences: list[Text] = [retold(sentence) for sentence in approval.consequences]
     if changed:
         text = _("Changed since it was asked: %s. It will not be carried out; it has to be asked anew.")
         sentences.insert(0, text % "; ".join(changed))
@@ -187,6 +188,7 @@ class ApprovalAdmin(ActionsAdmin[Approval], MirrorAdmin[Approval]):
             "nobody_can": is_waiting and not approvals.deciders_of(approval),
             "compared": compared,
             "has_changed": is_waiting and any(it.differs for it in compared),
+            "outcome": approvals.outcome_in_words(approval),
             "payload": approvals.payload_in_words(approval),
             "rows": [name for _pk, name, _mark in approval.payload.get("rows", ())][:ROWS],
             "now": timezone.now(),
@@ -205,9 +207,9 @@ class ApprovalAdmin(ActionsAdmin[Approval], MirrorAdmin[Approval]):
         if settled.state == ApprovalState.APPROVED:
             messages.success(request, _("Approved. The rows are being worked through; this page shows how far."))
         elif settled.state == ApprovalState.DONE:
-            messages.success(request, _("Approved and done. %s") % settled.outcome)
+            messages.success(request, _("Approved and done. %s") % approvals.outcome_in_words(settled))
         else:
-            messages.error(request, settled.outcome)
+            messages.error(request, approvals.outcome_in_words(settled))
         return HttpResponseRedirect(change_url(settled))
 
     @object_action(

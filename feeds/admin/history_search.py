@@ -16,8 +16,9 @@ from django.utils.translation import gettext_lazy
 
 from feeds import audit
 from feeds.services import history, replay
-from feeds.services.changes import action_labels, event_label
+from feeds.services.changes import action_labels
 from feeds.services.history import Search
+from feeds.states import event_label
 
 ANY = ("", gettext_lazy("any"))
 EVENT_NAME = r"^[a-z0-9_]+$"

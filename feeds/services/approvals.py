@@ -34,6 +34,7 @@ from feeds.services import access, ledger, outbox
 from feeds.services.approval_rules import BULK, LABELS, RULES, Rule, State, company_of
 from feeds.services.errors import Refused
 from feeds.states import ApprovalState, MailKind, Text
+from feeds.wording import recorded, retold
 
 log = structlog.get_logger(__name__)
 
@@ -90,17 +91,19 @@ def ask(
         held = rule.model._default_manager.filter(pk=target.pk).first()
         if held is None:
             raise Refused(_("This no longer exists."))
+        with recorded():
+            name, words = str(held), [str(sentence) for sentence in consequences]
         return _write(
             rule,
             action,
             actor=actor,
             key=_key_of(held),
             target_pk=held.pk,
-            target_name=str(held),
+            target_name=name,
             company=company_of(held),
             payload={"data": {name: data[name] for name in rule.fields}},
             judged_on=rule.state(held),
-            consequences=[str(sentence) for sentence in consequences],
+            consequences=words,
             reason=reason.strip(),
         )
 
@@ -110,7 +113,10 @@ def ask_many(
 ) -> Approval:
     """Ask for `action` on each of `targets`, frozen as a list. Raises AlreadyAsked and Refused."""
     rule = RULES[action]
-    name = ngettext("%(count)d row", "%(count)d rows", len(targets)) % {"count": len(targets)}
+    with recorded():
+        name = ngettext("%(count)d row", "%(count)d rows", len(targets)) % {"count": len(targets)}
+        words = [str(sentence) for sentence in consequences]
+        rows = [[it.pk, str(it), fingerprint(action, it)] for it in targets]
     pks = ",".join(str(pk) for pk in sorted(target.pk for target in targets))
     with _asking(actor, reason):
         return _write(
@@ -119,8 +125,8 @@ def ask_many(
             actor=actor,
             key=f"{rule.model._meta.label_lower}:{hashlib.sha256(pks.encode()).hexdigest()[:40]}",
             target_name=name,
-            payload={"rows": [[it.pk, str(it), fingerprint(action, it)] for it in targets]},
-            consequences=[str(sentence) for sentence in consequences],
+            payload={"rows": rows},
+            consequences=words,
             reason=reason.strip(),
         )
 
@@ -293,7 +299,8 @@ def withdraw(approval: Approval, *, actor: Actor) -> Approval:
         held = _locked(approval.pk)
         if why := why_not_withdraw(held, actor.user):
             raise Refused(str(why))
-        _finish(held, ApprovalState.WITHDRAWN, _("Withdrawn by %s.") % actor.name)
+        with recorded():
+            _finish(held, ApprovalState.WITHDRAWN, _("Withdrawn by %s.") % actor.name)
     return held
 
 
@@ -303,7 +310,9 @@ def _deciding(approval: Approval, actor: Actor, comment: str) -> Iterator[Approv
         held = _locked(approval.pk)
         if why := why_not_decide(held, actor.user):
             raise Refused(str(why))
-        yield held
+        # What became of it is for everybody who reads the request, not only for whoever decides.
+        with recorded():
+            yield held
 
 
 def _locked(pk: int) -> Approval:
@@ -450,7 +459,7 @@ def _rows_in_words(approval: Approval) -> str:
     total = ngettext("%(count)d done", "%(count)d done", done) % {"count": done}
     if not refused:
         return f"{total}."
-    named = "; ".join(f"{name}: {why}" for name, why in refused[:NAMED])
+    named = "; ".join(f"{name}: {retold(why)}" for name, why in refused[:NAMED])
     words = {"done": total, "count": len(refused), "why": named}
     text = _("%(done)s, %(count)d refused: %(why)s") % words
     return text if len(refused) <= NAMED else _("%(text)s and %(count)d more") % {
@@ -483,7 +492,8 @@ def tend() -> int:
 def _expire(pk: int) -> None:
     held = _locked(pk)
     if held.is_overdue(timezone.now()):
-        _finish(held, ApprovalState.EXPIRED, _expired_words())
+        with recorded():
+            _finish(held, ApprovalState.EXPIRED, _expired_words())
         _tell_requester(held)
 
 
@@ -524,6 +534,13 @@ def compared(approval: Approval) -> list[Compared]:
 def compared_for(user: User, approval: Approval) -> list[Compared]:
     """As `compared`; nothing for whoever asked and no longer sees the customer: how it stands now is not theirs."""
     return compared(approval) if sees_what_it_is_about(user, approval) else []
+
+
+def outcome_in_words(approval: Approval) -> str:
+    """What became of it, in the reader's language."""
+    if approval.state == ApprovalState.DONE and "rows" in approval.payload:
+        return _rows_in_words(approval)
+    return retold(approval.outcome)
 
 
 def payload_in_words(approval: Approval) -> list[tuple[Text, str]]:
