@@ -590,6 +590,10 @@ BROKEN_CONNECTION_STATUSES = (ConnectionStatus.UNLINKED, ConnectionStatus.DEAUTH
 """A connection in one of these was connected once and is not any more."""
 
 
+UNCONNECTED = (AccountStatus.PENDING, AccountStatus.DISCONNECTED)
+"""An account in one of these is read by QuickBooks once its customer has followed a link: never was, or is no more."""
+
+
 def feed_is_broken(
     connection_status: str, account_statuses: Iterable[str], *, was_connected: bool, lost: bool = False
 ) -> bool:
@@ -606,13 +610,13 @@ def feed_is_broken(
     return whole or AccountStatus.DISCONNECTED in account_statuses
 
 
-def link_is_needed(connection_status: str, *, account_is_disconnected: bool) -> bool:
-    """Whether the customer needs a link: to connect, or to reconnect what QuickBooks no longer reads.
+def link_is_needed(connection_status: str, *, account_is_unconnected: bool) -> bool:
+    """Whether the customer needs a link: to connect, to connect accounts added later, or to reconnect.
 
-    `account_is_disconnected`: QuickBooks has stopped reading at least one account that Codat still has. Codat calls a
-    connection Linked until all of its accounts are disconnected, so Linked alone does not mean that all is well.
+    `account_is_unconnected`: QuickBooks does not read at least one account that Codat has (`UNCONNECTED`). Codat calls
+    a connection Linked from the first account to the last, so Linked alone does not mean that all is well.
     """
-    return connection_status != ConnectionStatus.LINKED or account_is_disconnected
+    return connection_status != ConnectionStatus.LINKED or account_is_unconnected
 
 
 def account_is_broken(connection_status: str, account_status: str, *, lost: bool = False) -> bool:
