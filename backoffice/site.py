@@ -19,7 +19,7 @@ _SIDEBAR: tuple[tuple[str, Any, tuple[str, ...]], ...] = (
     ("approvals", _("Four eyes"), ("Approval",)),
     ("support", _("Support"), ("Case", "Incident", "Mail", "StatusEvent", "DriftReport")),
     ("codat", _("Codat"), ("Connection", "SourceAccount", "Operation", "WebhookEvent")),
-    ("history", _("History"), ("AuditEntry",)),
+    ("history", _("History"), ("AuditEntry", "AuditSeal", "HistoryCheck", "HistoryExport")),
     ("people", _("People"), ("User", "Group", "SignInLock")),
 )
 _REST = ("system", _("System"))

@@ -24,6 +24,7 @@ SEND_MAILS = "feeds.tasks.send_mails"
 RETRY_BATCH = "feeds.tasks.retry_batch"
 RUN_APPROVAL = "feeds.tasks.run_approval"
 SEND_SEALS = "feeds.tasks.send_seals"
+VERIFY_HISTORY = "feeds.tasks.verify_history"
 
 
 @dataclass(frozen=True, slots=True)

@@ -576,6 +576,77 @@ APPROVAL_MEANINGS: dict[str, Meaning] = {
 }
 
 
+class ExportKind(models.TextChoices):
+    """What somebody took out of the change history."""
+
+    HISTORY = "history", _("History export")
+    EVIDENCE = "evidence", _("Evidence pack")
+
+
+class ExportFormat(models.TextChoices):
+    """In which form the rows are written."""
+
+    CSV = "csv", _("CSV, for spreadsheets")
+    JSON_LINES = "jsonl", _("JSON Lines, for programs")
+
+
+class ExportState(models.TextChoices):
+    """What became of one export."""
+
+    RUNNING = "running", _("Under way")
+    DONE = "done", _("Complete")
+    BROKEN = "broken", _("Broken off")
+
+
+EXPORT_MEANINGS: dict[str, Meaning] = {
+    ExportState.RUNNING: Meaning(
+        ExportState.RUNNING.label,
+        Tone.WAITING,
+        _("It began and has not ended. If that was hours ago, the server stopped meanwhile: part of it may be out."),
+    ),
+    ExportState.DONE: Meaning(ExportState.DONE.label, Tone.GOOD, _("The last byte was handed over.")),
+    ExportState.BROKEN: Meaning(
+        ExportState.BROKEN.label,
+        Tone.WARNING,
+        _("It ended before the last row. What was sent until then may have been kept."),
+    ),
+}
+
+
+class CheckState(models.TextChoices):
+    """What became of one verification of the seals."""
+
+    QUEUED = "queued", _("Under way")
+    INTACT = "intact", _("Intact")
+    ALTERED = "altered", _("Altered")
+    FAILED = "failed", _("Not finished")
+
+
+CHECK_MEANINGS: dict[str, Meaning] = {
+    CheckState.QUEUED: Meaning(
+        CheckState.QUEUED.label,
+        Tone.WAITING,
+        _("A worker reads every sealed entry again."),
+        _("Nothing: wait for the result."),
+    ),
+    CheckState.INTACT: Meaning(
+        CheckState.INTACT.label, Tone.GOOD, _("Every sealed entry is as it was when it was sealed."), _("Nothing.")
+    ),
+    CheckState.ALTERED: Meaning(
+        CheckState.ALTERED.label,
+        Tone.BAD,
+        _("Sealed entries were changed, removed or added, or a seal was."),
+        _("Keep the database as it is, compare with the seals that were sent away, and tell whoever answers for it."),
+    ),
+    CheckState.FAILED: Meaning(
+        CheckState.FAILED.label,
+        Tone.WARNING,
+        _("The verification stopped before its end: nothing is known."),
+        _("Verify again; if it stops again, ask an administrator."),
+    ),
+}
+
+
 class DriftKind(models.TextChoices):
     """How Codat and our mirror differ."""
 

@@ -20,6 +20,7 @@ from feeds.services import (
     drift,
     figures,
     health,
+    history_checks,
     inbox,
     invitations,
     links,
@@ -152,6 +153,12 @@ def seal_history() -> str:
     """Seal the change history up to now."""
     sealed = seals.seal()
     return "waiting" if sealed.waiting else f"{sealed.entries} entries under {sealed.seals} seals"
+
+
+@task
+def verify_history(check_id: int) -> str:
+    """Recompute every seal because somebody asked."""
+    return history_checks.run(check_id)
 
 
 @task

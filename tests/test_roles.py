@@ -26,7 +26,7 @@ MAY_DO = {
         "generate_credentials", "revoke_credentials", "reapply_webhook", "resend_mail", "work_case", "release_incident",
         "adopt_company", "decide_approval", "withdraw_approval",
     },
-    "Compliance auditors": set(),
+    "Compliance auditors": {"verify_history", "export_history", "make_evidence_pack"},
     "Administrators": {
         "add_company", "change_company", "delete_company", "import_company", "onboard_company", "refresh_company",
         "add_sourceaccount", "change_sourceaccount", "delete_sourceaccount", "reveal_account_number",
@@ -37,6 +37,7 @@ MAY_DO = {
         "withdraw_approval",
         "add_calloutversion", "change_calloutversion", "submit_callout", "approve_callout", "publish_callout",
         "reset_second_factors", "unlock_signinlock", "reassign_company", "end_accessgrant", "invite_company",
+        "verify_history",
     },
 }  # fmt: skip
 

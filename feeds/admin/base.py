@@ -18,10 +18,10 @@ from django import forms
 from django.apps import apps
 from django.contrib import admin
 from django.contrib.auth.models import AbstractUser, User
-from django.contrib.contenttypes.models import ContentType
+from django.core.exceptions import PermissionDenied
 from django.core.paginator import Paginator
 from django.db.models import Model, Q, QuerySet
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, QueryDict
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.formats import date_format
@@ -178,13 +178,10 @@ class BackOfficeAdmin(_StockAdmin[M]):
     def history_view(
         self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        """Our change history of this object: it also knows what workers did, and why."""
+        """The object's whole story in our change history: it also knows what workers did, and why."""
         if not request.user.has_perm("feeds.view_auditentry"):
-            return super().history_view(request, object_id, extra_context)
-        query = QueryDict(mutable=True)
-        query["content_type__id__exact"] = str(ContentType.objects.get_for_model(self.model).pk)
-        query["object_pk__exact"] = object_id
-        return HttpResponseRedirect(f"{reverse('admin:feeds_auditentry_changelist')}?{query.urlencode()}")
+            raise PermissionDenied
+        return HttpResponseRedirect(story_url(self.model, object_id))
 
 
 class MirrorAdmin(BackOfficeAdmin[M]):
@@ -329,6 +326,11 @@ def link_to(obj: Model | None, label: Text | None = None) -> SafeString:
 def change_url(obj: Model) -> str:
     """Address of the object's screen."""
     return reverse(f"admin:{obj._meta.app_label}_{obj._meta.model_name}_change", args=[obj.pk])
+
+
+def story_url(model: type[Model], key: object) -> str:
+    """Address of an object's whole story in the change history, whether or not the object is still there."""
+    return reverse("admin:feeds_auditentry_story", args=[model._meta.label_lower, str(key)])
 
 
 def json_block(value: object) -> SafeString:

@@ -10,6 +10,7 @@ from feeds.models.case import Case, CaseEvent, Incident
 from feeds.models.company import Company
 from feeds.models.connection import BANK_FEEDS_PLATFORM_KEY, Connection
 from feeds.models.drift import DriftFinding, DriftReport
+from feeds.models.history import HistoryCheck, HistoryExport
 from feeds.models.invitation import Invitation, InvitationKey, Knock
 from feeds.models.listing_walk import ListingWalk
 from feeds.models.mail import Mail
@@ -42,6 +43,8 @@ __all__ = [
     "DriftFinding",
     "DriftReport",
     "Heartbeat",
+    "HistoryCheck",
+    "HistoryExport",
     "Incident",
     "Invitation",
     "InvitationKey",

@@ -74,6 +74,10 @@ _SEE_DRIFT = frozenset({"feeds.view_driftreport", "feeds.view_driftfinding"})
 _SEE_THE_SYSTEM = frozenset(
     {"feeds.view_auditentry", "feeds.view_heartbeat", "feeds.view_codatquota", "feeds.view_webhookevent"}
 )
+_READ_THE_HISTORY = frozenset(
+    {"feeds.view_auditseal", "feeds.view_historycheck", "feeds.view_historyexport", "feeds.verify_history"}
+)
+_TAKE_THE_HISTORY_OUT = frozenset({"feeds.export_history", "feeds.make_evidence_pack"})
 _WATCH_OPERATIONS = frozenset({"feeds.view_operations_page"})
 # Whose customers one sees: without it one's own, those of nobody, and those opened in an emergency.
 _SEE_ALL_CUSTOMERS = frozenset({"feeds.view_all_companies"})
@@ -99,13 +103,14 @@ ROLES: dict[str, frozenset[str]] = {
         | _WORK_THE_OUTBOX | _SEE_CALLOUTS | _DECIDE | _SEE_ALL_CUSTOMERS | {"feeds.adopt_company"}
     ),
     # Auditors see who did what, and neither change anything nor see a link or a whole account number.
+    # Only they take the history out of the product: whoever runs it does not also carry it away.
     COMPLIANCE_AUDITORS: (
         _SEE_CUSTOMERS | _SEE_CALLOUTS | _SEE_CASES | _SEE_DRIFT | _SEE_THE_SYSTEM | _SEE_USERS | _SEE_APPROVALS
-        | _SEE_ALL_CUSTOMERS | _SEE_EMERGENCIES | {"feeds.view_signinlock"}
+        | _SEE_ALL_CUSTOMERS | _SEE_EMERGENCIES | _READ_THE_HISTORY | _TAKE_THE_HISTORY_OUT | {"feeds.view_signinlock"}
     ),
     ADMINISTRATORS: (
         _SEE_CUSTOMERS | _HAND_OVER_LINKS | _ONBOARD | _REPAIR | _WORK_CASES | _SEE_THE_SYSTEM | _SEE_USERS
-        | _MANAGE_USERS | _WORK_THE_INBOX | _WORK_THE_OUTBOX | _WATCH_OPERATIONS | _SEE_DRIFT
+        | _MANAGE_USERS | _WORK_THE_INBOX | _WORK_THE_OUTBOX | _WATCH_OPERATIONS | _SEE_DRIFT | _READ_THE_HISTORY
         | _SEE_ALL_CUSTOMERS | _SEE_EMERGENCIES | _KEEP_THE_CALLOUT | _DECIDE
         | {
             "feeds.adopt_company", "feeds.delete_company", "feeds.remove_company", "feeds.reassign_company",

@@ -30,6 +30,7 @@ from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
 from tests.bench import (  # noqa: E402  # they register themselves
+    auditor,  # noqa: F401
     history,  # noqa: F401
     limiter,  # noqa: F401
     onboarding,  # noqa: F401

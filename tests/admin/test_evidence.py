@@ -1,0 +1,206 @@
+"""The evidence pack: one ZIP that stands by itself, says what is in it, holds no secret and only one customer."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import zipfile
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.test import Client
+from django.urls import reverse
+from django.utils import timezone
+
+from feeds import audit
+from feeds.models import AuditEntry, Company, HistoryExport, Mail
+from feeds.services import evidence
+from feeds.services.roles import ADMINISTRATORS, COMPLIANCE_AUDITORS, RELATIONSHIP_MANAGERS, SUPPORT
+from feeds.states import ExportKind, ExportState, MailKind, MailState
+from tests.factories import (
+    CaseEventFactory,
+    CaseFactory,
+    CompanyFactory,
+    ConnectionFactory,
+    OperationFactory,
+    UserFactory,
+)
+
+pytestmark = pytest.mark.django_db
+WHY = "Dispute about a feed, file 2026-17."
+NUMBER = "900417733218"
+OTP = "otp-918273"
+
+
+@pytest.fixture
+def auditor() -> Client:
+    """An auditor's browser."""
+    client = Client()
+    client.force_login(UserFactory(role=COMPLIANCE_AUDITORS, username="ada", first_name="Ada", last_name="Underhill"))
+    return client
+
+
+@pytest.fixture
+def company() -> Company:
+    """A customer to whom everything happened today: case, notes, mail, operation, a link that works now."""
+    company: Company = CompanyFactory(legal_name="Maple Bakery", customer_number="C-007", in_codat=True)
+    connection = ConnectionFactory(
+        company=company, linked=True, with_link=True, link_url=f"https://link.example/x?otp={OTP}"
+    )
+    case = CaseFactory(connection=connection, account="Operating")
+    account = company.source_accounts.get()
+    account.account_number = NUMBER
+    account.save()
+    CaseEventFactory(case=case, text="=Left a message.")
+    OperationFactory(company=company, reason="They moved banks.", account=account)
+    audit.record("link_revealed", connection)
+    now = timezone.now()
+    Mail.objects.create(
+        kind=MailKind.BROKE, to="sam@bank.example", subject="Feed broke: Maple", body="It broke.", html="", case=case,
+        state=MailState.SENT, sent_at=now,
+    )  # fmt: skip
+    return company
+
+
+def url(company: Company) -> str:
+    """Where a pack is asked for."""
+    return reverse("admin:feeds_evidence", args=[company.pk])
+
+
+def asked(start: int = 30, end: int = 0, **more: str) -> dict[str, str]:
+    """The form, for a period in days before today."""
+    today = timezone.localdate()
+    days = {"start": today - timedelta(days=start), "end": today - timedelta(days=end)}
+    return {**{name: day.isoformat() for name, day in days.items()}, "reason": WHY, **more}
+
+
+def pack(client: Client, company: Company, **period: int) -> zipfile.ZipFile:
+    """The pack, as it is handed out."""
+    answer = client.post(url(company), asked(**period))
+    assert answer.status_code == 200
+    assert answer["Content-Type"] == "application/zip"
+    return zipfile.ZipFile(io.BytesIO(answer.getvalue()))
+
+
+def table(archive: zipfile.ZipFile, name: str) -> list[dict[str, str]]:
+    """The rows of a section."""
+    return list(csv.DictReader(io.StringIO(archive.read(f"{name}.csv").decode("utf-8-sig"))))
+
+
+def test_it_holds_every_section_an_index_and_a_manifest(auditor: Client, company: Company) -> None:
+    archive = pack(auditor, company)
+    assert archive.testzip() is None
+    sections = [f"{section.name}.csv" for section in evidence.SECTIONS]
+    assert archive.namelist() == [*sections, "history.jsonl", "index.html", "manifest.json"]
+    for section in evidence.SECTIONS:
+        assert table(archive, section.name), section.name
+
+
+def test_the_sections_tell_what_happened(auditor: Client, company: Company) -> None:
+    archive = pack(auditor, company)
+    assert {row["part"] for row in table(archive, "customer")} == {"company", "connection", "source account"}
+    assert {row["event"] for row in table(archive, "history")} >= {"link_revealed"}
+    assert [row["reason"] for row in table(archive, "operations")] == ["They moved banks."]
+    assert [row["to"] for row in table(archive, "status_changes")] == ["disconnected"]
+    assert "'=Left a message." in [row["text"] for row in table(archive, "cases")]
+    assert [row["subject"] for row in table(archive, "mails")] == ["Feed broke: Maple"]
+    assert {row["kind"] for row in table(archive, "timeline")} == {"Status", "Operation", "Link", "Case"}
+
+
+def test_nothing_of_another_customer_is_in_it(auditor: Client, company: Company) -> None:
+    other = CaseFactory(connection__company=CompanyFactory(legal_name="Zebra Imports", in_codat=True))
+    OperationFactory(company=other.company)
+    archive = pack(auditor, company)
+    everything = b"".join(archive.read(name) for name in archive.namelist()).decode()
+    assert "Zebra" not in everything
+    assert {row["customer"] for row in table(archive, "history")} == {"Maple Bakery (C-007)"}
+
+
+def test_nothing_outside_the_period_is_in_it(auditor: Client, company: Company) -> None:
+    archive = pack(auditor, company, start=30, end=2)
+    for section in evidence.SECTIONS:
+        assert section.name == "customer" or table(archive, section.name) == [], section.name
+
+
+def test_no_secret_and_no_whole_account_number_is_in_it(auditor: Client, company: Company) -> None:
+    archive = pack(auditor, company)
+    everything = b"".join(archive.read(name) for name in archive.namelist()).decode()
+    assert "••••3218" in everything
+    assert NUMBER not in everything
+    assert OTP not in everything
+    assert "link.example" not in everything
+
+
+def test_the_manifest_has_the_length_and_hash_of_every_other_file(auditor: Client, company: Company) -> None:
+    archive = pack(auditor, company)
+    told: dict[str, Any] = json.loads(archive.read("manifest.json"))
+    assert told["customer"] == {"number": "C-007", "legal_name": "Maple Bakery"}
+    assert (told["made_by"], told["reason"], told["what"]) == ("Ada Underhill", WHY, "Evidence pack")
+    files = {file["name"]: file for file in told["files"]}
+    assert [*files, "manifest.json"] == archive.namelist()
+    for name, file in files.items():
+        data = archive.read(name)
+        assert (file["bytes"], file["sha256"]) == (len(data), hashlib.sha256(data).hexdigest())
+    rows = {section["file"]: section["rows"] for section in told["sections"]}
+    for section in evidence.SECTIONS:
+        assert rows[f"{section.name}.csv"] == len(table(archive, section.name))
+
+
+def test_the_index_can_be_read_by_a_person_in_english_whoever_asks(auditor: Client, company: Company) -> None:
+    answer = auditor.post(url(company), asked(), HTTP_ACCEPT_LANGUAGE="fr")
+    index = zipfile.ZipFile(io.BytesIO(answer.getvalue())).read("index.html").decode()
+    for words in ("Evidence pack: Maple Bakery", "C-007", WHY, "Ada Underhill", "Change history", "status_changes.csv"):
+        assert words in index
+    assert "<script" not in index
+
+
+def test_who_made_it_and_why_stands_in_the_history_of_the_customer(auditor: Client, company: Company) -> None:
+    archive = pack(auditor, company)
+    started, completed = AuditEntry.objects.filter(event="evidence_pack_made").order_by("pk")
+    assert (started.additional_data["stage"], completed.additional_data["stage"]) == ("started", "completed")
+    assert completed.company_id == company.pk
+    assert (completed.actor_name, completed.reason) == ("Ada Underhill", WHY)
+    assert completed.additional_data["sha256"] == hashlib.sha256(archive.read("manifest.json")).hexdigest()
+    kept = HistoryExport.objects.get()
+    assert (kept.kind, kept.state, kept.company) == (ExportKind.EVIDENCE, ExportState.DONE, company)
+
+
+@pytest.mark.parametrize("case", ["no reason", "backwards", "too long", "no day"])
+def test_what_makes_no_sense_is_said_and_nothing_is_made(case: str, auditor: Client, company: Company) -> None:
+    data, said = {
+        "no reason": (asked() | {"reason": ""}, "This field is required."),
+        "backwards": (asked(start=0, end=1), "The period ends before it begins."),
+        "too long": (asked(start=4000), "The period is longer than ten years. Ask for a part of it."),
+        "no day": (asked() | {"start": "x"}, "Enter a valid date."),
+    }[case]
+    page = auditor.post(url(company), data).content.decode()
+    assert said in page
+    assert data["end"] in page  # what was typed is kept
+    assert not HistoryExport.objects.exists()
+
+
+@pytest.mark.parametrize("role", [RELATIONSHIP_MANAGERS, SUPPORT, ADMINISTRATORS])
+def test_only_auditors_make_one(role: str, company: Company) -> None:
+    client = Client()
+    client.force_login(UserFactory(role=role))
+    assert client.get(url(company)).status_code == 403
+    assert client.post(url(company), asked()).status_code == 403
+    page = client.get(reverse("admin:feeds_company_change", args=[company.pk])).content.decode()
+    assert url(company) not in page
+    assert not HistoryExport.objects.exists()
+
+
+def test_it_is_offered_on_the_companys_page_and_in_its_story(auditor: Client, company: Company) -> None:
+    assert url(company) in auditor.get(reverse("admin:feeds_company_change", args=[company.pk])).content.decode()
+    story = reverse("admin:feeds_auditentry_story", args=["feeds.company", str(company.pk)])
+    assert url(company) in auditor.get(story).content.decode()
+    page = auditor.get(url(company)).content.decode()
+    for section in evidence.SECTIONS:
+        assert section.title in page
+
+
+def test_of_a_company_that_is_not_there_none_is_made(auditor: Client) -> None:
+    assert auditor.get(reverse("admin:feeds_evidence", args=[404])).status_code == 404
