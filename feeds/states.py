@@ -428,22 +428,22 @@ CASE_NEXT_STEPS: dict[str, Text] = {
 }
 """What the owner of a case does next, by its cause."""
 
-_REPAIR = ("verify_now", "refresh_link", "generate_credentials", "revoke_credentials")
+_REPAIR = ("verify_now", "invite_to_reconnect", "refresh_link", "generate_credentials", "revoke_credentials")
 _TALK = ("note", "snooze", "hand_over")
 
 CASE_PLAYBOOKS: dict[str, tuple[str, ...]] = {
     CaseCause.UNKNOWN: (*_REPAIR, *_TALK, "close"),
-    CaseCause.QUICKBOOKS_SILENT: ("refresh_link", "verify_now", "generate_credentials", "snooze", "note", "hand_over",
-                                  "revoke_credentials", "close"),
-    CaseCause.CREDENTIALS_REVOKED: ("generate_credentials", "refresh_link", "verify_now", *_TALK, "revoke_credentials",
-                                    "close"),
+    CaseCause.QUICKBOOKS_SILENT: ("invite_to_reconnect", "refresh_link", "verify_now", "generate_credentials", "snooze",
+                                  "note", "hand_over", "revoke_credentials", "close"),
+    CaseCause.CREDENTIALS_REVOKED: ("generate_credentials", "invite_to_reconnect", "refresh_link", "verify_now", *_TALK,
+                                    "revoke_credentials", "close"),
     CaseCause.CUSTOMER_STOPPED: ("note", "snooze", "close", "hand_over", *_REPAIR),
-    CaseCause.UNLINKED_BY_STAFF: ("note", "hand_over", "refresh_link", "verify_now", "generate_credentials", "snooze",
-                                  "revoke_credentials", "close"),
-    CaseCause.CODAT_INCIDENT: ("snooze", "verify_now", "note", "hand_over", "refresh_link", "generate_credentials",
-                               "revoke_credentials", "close"),
+    CaseCause.UNLINKED_BY_STAFF: ("note", "hand_over", "invite_to_reconnect", "refresh_link", "verify_now",
+                                  "generate_credentials", "snooze", "revoke_credentials", "close"),
+    CaseCause.CODAT_INCIDENT: ("snooze", "verify_now", "note", "hand_over", "invite_to_reconnect", "refresh_link",
+                               "generate_credentials", "revoke_credentials", "close"),
     CaseCause.ACCOUNT_CLOSED: ("note", "close", "revoke_credentials", "verify_now", "snooze", "hand_over",
-                               "refresh_link", "generate_credentials"),
+                               "invite_to_reconnect", "refresh_link", "generate_credentials"),
 }  # fmt: skip
 """Cause -> the actions of the case page in the order they help. Every playbook offers every action."""
 

@@ -120,7 +120,7 @@ class BackOfficeAdmin(_StockAdmin[M]):
         obj = super().get_object(request, object_id, from_field)
         path = self.company_path or self.search_company_path
         if obj is not None and path:
-            company_id = obj.pk if path == "pk" else getattr(obj, f"{path}_id")
+            company_id = obj.pk if path == "pk" else _company_id(obj, path)
             grant = access.grant_in_use(request.user, company_id) if company_id else None
             request.emergency_access = grant  # type: ignore[attr-defined]  # for the banner, on whatever page follows
         return obj
@@ -182,6 +182,16 @@ class BackOfficeAdmin(_StockAdmin[M]):
         if not request.user.has_perm("feeds.view_auditentry"):
             raise PermissionDenied
         return HttpResponseRedirect(story_url(self.model, object_id))
+
+
+def _company_id(obj: Model, path: str) -> int | None:
+    """The key of the company that `path` ("company", "case__company") leads to, if it leads to any."""
+    *steps, last = path.split("__")
+    row: Model | None = obj
+    for step in steps:
+        row = getattr(row, step) if row is not None else None
+    found: int | None = getattr(row, f"{last}_id") if row is not None else None
+    return found
 
 
 class MirrorAdmin(BackOfficeAdmin[M]):

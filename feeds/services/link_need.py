@@ -1,8 +1,8 @@
 """Who needs a link: the one rule, asked of one connection and of many at once.
 
 A customer needs one to connect for the first time, after an unlinking, to connect an account that was added later, and
-to reconnect one that QuickBooks no longer reads: in both, Codat calls the connection Linked all along. `states.link_is_needed` says it of one,
-`needed` of many; `tests/services/test_link_need.py` holds them equal.
+to reconnect one that QuickBooks no longer reads; in the last two, Codat calls the connection Linked all along.
+`states.link_is_needed` says it of one, `needed` of many; `tests/services/test_link_need.py` holds them equal.
 """
 
 from __future__ import annotations

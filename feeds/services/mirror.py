@@ -106,6 +106,8 @@ def _link_is_needed(connection: Connection | None, reply: schemas.Connection) ->
     no_link_at_stake = reply.link_url is None and (connection is None or not connection.link_url)
     if connection is None or no_link_at_stake:
         return False  # without a query: sweeps read a hundred thousand of these
+    if connection.status != ConnectionStatus.LINKED:
+        return False  # linked a moment ago: what we hold of its accounts is older than that, and is read next
     return states.link_is_needed(reply.status, account_is_unconnected=link_need.has_unconnected_account(connection))
 
 
