@@ -89,7 +89,8 @@ def marked(root: Path = ROOT) -> dict[Key, Mark]:
         source = path.read_text()
         name = str(path.relative_to(root))
         if path.suffix != ".py":
-            source = templatize(source, origin=name)
+            # What is left of a template is not indented as Python wants it.
+            source = "\n".join(line.strip() for line in templatize(source, origin=name).splitlines())
         stream = io.BytesIO(source.encode())
         options = {"encoding": "utf-8"}
         for _line, message, comments, context in extract("python", stream, _KEYWORDS, ["Translators:"], options):
