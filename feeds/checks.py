@@ -680,8 +680,10 @@ def _is_origin(text: str) -> bool:
     except ValueError:
         return False
     is_bare = bool(parts.hostname) and text == f"{parts.scheme}://{parts.netloc}" and "@" not in parts.netloc
-    beside_the_stand_in = settings.CODAT_SANDBOX and parts.scheme == "http" and not settings.IS_PRODUCTION
-    return is_bare and not any(it in text for it in " ;,") and (parts.scheme == "https" or beside_the_stand_in)
+    on_this_machine = settings.CODAT_SANDBOX or _is_loopback(text)
+    beside_the_stand_in = on_this_machine and parts.scheme == "http" and not settings.IS_PRODUCTION
+    is_one = not any(character in text for character in " ;,")
+    return is_bare and is_one and (parts.scheme == "https" or beside_the_stand_in)
 
 
 _UNSENT_MAIL = frozenset(f"django.core.mail.backends.{name}" for name in ("console", "dummy", "filebased", "locmem"))
