@@ -110,6 +110,7 @@ def test_a_customer_is_invited_and_connects_while_everything_is_polled(
 
     customer = window(width=360)
     page = customer.page
+    page.set_extra_http_headers({"Accept-Language": language})  # Codat's page follows the browser
     page.goto(link)
     customer.check(f"connect-{language}", picture=True)
     assert page.locator("html").get_attribute("lang") == language

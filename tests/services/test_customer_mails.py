@@ -224,7 +224,7 @@ def test_an_open_incident_holds_mails_to_customers_and_its_release_lets_them_go(
 
 def test_a_mail_to_staff_is_not_held_with_them() -> None:
     IncidentFactory()
-    MailFactory(state=MailState.QUEUED, next_attempt_at=timezone.now(), attempts=0)
+    MailFactory(case=None, kind=MailKind.DIGEST, state=MailState.QUEUED, next_attempt_at=timezone.now(), attempts=0)
     assert tasks.send_mails() == "1 sent"
 
 
