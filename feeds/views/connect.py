@@ -107,7 +107,7 @@ def _press(request: HttpRequest, key: str, invitation: Invitation) -> HttpRespon
     if pressed.closed is Closed.CONNECTED:
         # Another device was quicker, or the page was older than it looked.
         return _shown(request, key, invitation)
-    context = {"page": door.page(invitation), "closed": pressed.closed}
+    context: dict[str, object] = {"page": door.page(invitation), "closed": pressed.closed}
     return _page(request, "connect/closed.html", context, status=_STATUS[pressed.closed])
 
 
