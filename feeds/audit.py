@@ -55,6 +55,8 @@ from feeds.models import (
     HistoryExport,
     Incident,
     Invitation,
+    InvitationKey,
+    Knock,
     ListingWalk,
     Mail,
     Operation,
@@ -205,7 +207,7 @@ def _add(entries: Iterable[AuditEntry]) -> None:
     AuditEntry.objects.bulk_create(telling, batch_size=500)
 
 
-_CUSTOMERS: dict[type[models.Model], str] = {Company: "pk", CaseEvent: "case.company_id"}
+_CUSTOMERS: dict[type[models.Model], str] = {Company: "pk", CaseEvent: "case.company_id", Mail: "about.company_id"}
 """Where a row names its customer, if not in `company_id`."""
 
 
@@ -377,6 +379,8 @@ NOT_AUDITED: dict[type[models.Model], str] = {
     HistoryCheck: "result of a verification; that it was asked for and what it found are events",
     HistoryExport: "bookkeeping of exports; that one began, ended or was broken off are events",
     Heartbeat: "proof of life of a process",
+    InvitationKey: "the hash of a key; that one was made, and for what, is an event of its invitation",
+    Knock: "counts wrong keys for some minutes",
     ListingWalk: "how far a reading of Codat's list has come",
     Mail: "the outbox; that one was sent, or given up, is an event",
     SignInLock: "counts failed sign-ins for some minutes; each of them, and a lock taken off, is an event",

@@ -74,6 +74,7 @@ class Mail(TimeStamped):
             models.Index(fields=["next_attempt_at"], name="mail_due", condition=Q(next_attempt_at__isnull=False)),
             models.Index(fields=["case", "kind", "created_at"], name="mail_case"),
             models.Index(fields=["state", "-id"], name="mail_state"),
+            models.Index(fields=["to"], name="mail_bounced", condition=Q(bounced_at__isnull=False)),
             models.Index(fields=["invitation", "-id"], name="mail_invitation", condition=Q(invitation__isnull=False)),
         ]
 
@@ -81,12 +82,21 @@ class Mail(TimeStamped):
         return self.subject
 
     @property
+<<<<<<< HEAD
     def company_id(self) -> int | None:
         """The customer it was written to or about; None for a mail to the team about no customer in particular."""
         about = self.invitation or self.case
         return about.company_id if about is not None else None
 
     @property
+||||||| 4a2113d
+=======
+    def about(self) -> Case | Invitation | None:
+        """The row of one customer's that it tells of; None for a mail about many, such as a digest."""
+        return self.case or self.invitation
+
+    @property
+>>>>>>> door2
     def state_meaning(self) -> Meaning:
         """How the state is shown."""
         return describe(MAIL_MEANINGS, self.state)

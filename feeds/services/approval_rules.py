@@ -17,8 +17,19 @@ from django.utils.translation import gettext_lazy
 
 from feeds.audit import Actor
 from feeds.models import Batch, Case, Company, Connection, Operation, SourceAccount, WebhookEvent
-from feeds.services import accounts, cases, companies, connections, credentials, inbox, links, onboarding, people
-from feeds.states import AccountStatus, Text
+from feeds.services import (
+    accounts,
+    cases,
+    companies,
+    connections,
+    credentials,
+    inbox,
+    invitations,
+    links,
+    onboarding,
+    people,
+)
+from feeds.states import AccountStatus, InvitationPurpose, Text
 
 State = dict[str, Any]
 """What a decision is judged on: name -> value, ready for a JSON column. The names are labelled by `LABELS`."""
@@ -118,6 +129,11 @@ def _onboard(company: Company, _data: dict[str, Any], actor: Actor) -> str:
     return ""
 
 
+def _invite(company: Company, _data: dict[str, Any], actor: Actor) -> str:
+    invitations.invite_contact(company, purpose=InvitationPurpose.CONNECT, actor=actor)
+    return ""
+
+
 def _take(case: Case, _data: dict[str, Any], actor: Actor) -> str:
     cases.take(case, actor)
     return ""
@@ -135,6 +151,12 @@ def _not_oneself(decider: User, target: User, data: dict[str, Any]) -> Text:
         return _("Only a superuser decides about superusers.")
     return ""
 
+
+INVITING_MANY = (
+    gettext_lazy("For each company: an invitation to connect is made for its contact, and mailed in its language."),
+    gettext_lazy("Each mail holds a link of its own to our page. It works for days, and can be withdrawn."),
+)
+"""What inviting many means, said on the page before it and in a request for approval."""
 
 RULES: dict[str, Rule] = {
     "revoke_credentials": Rule(
@@ -211,6 +233,16 @@ RULES: dict[str, Rule] = {
             ),
             gettext_lazy("Nothing is sent to the customers."),
         ),
+    ),
+    "invite_companies": Rule(
+        setting=BULK,
+        label=gettext_lazy("Invite companies"),
+        permission="feeds.invite_company",
+        model=Company,
+        run=_invite,
+        state=_company,
+        is_many=True,
+        words=INVITING_MANY,
     ),
     "refresh_links": Rule(
         setting=BULK,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from typing import Any
 
@@ -50,6 +50,24 @@ _FRENCH_OF = {"title_en": "title_fr", "body_en": "body_fr"}
 def published() -> CalloutVersion | None:
     """The version that was attested last and not superseded since; None when there never was one."""
     return CalloutVersion.objects.filter(state=CalloutState.PUBLISHED).first()
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """The callout in one language, as customers read it. Either may be empty."""
+
+    title: str
+    body: str
+
+
+def words_in(language: str) -> Words | None:
+    """What the published version says in `language` ("en", "fr"); None when it says nothing."""
+    version = published()
+    if version is None:
+        return None
+    texts = version.texts()
+    words = Words(texts[f"title_{language}"], texts[f"body_{language}"])
+    return words if words.title or words.body else None
 
 
 def published_on(day: date) -> list[CalloutVersion]:

@@ -120,6 +120,8 @@ def why_not_again(mail: Mail) -> str:
     if mail.state == MailState.QUEUED:
         return _("It is waiting to be sent already.")
     if mail.state == MailState.SENT:
+        if mail.invitation_id is not None:
+            return _("It was sent. To send another, open its invitation.")
         return _("It was sent. What it told stands on the case.")
     incident = mail.case.incident if mail.case is not None else None
     if mail.state == MailState.HELD and incident is not None and incident.released_at is None:
@@ -206,9 +208,11 @@ def _fresh_link(mail: Mail) -> str:
 
 
 def _give_up(mail: Mail, why: str) -> None:
-    Mail.objects.filter(pk=mail.pk).update(
-        state=MailState.FAILED, next_attempt_at=None, error=why, updated_at=timezone.now()
-    )
+    with transaction.atomic():
+        Mail.objects.filter(pk=mail.pk).update(
+            state=MailState.FAILED, next_attempt_at=None, error=why, updated_at=timezone.now()
+        )
+        audit.record("mail_given_up", mail, kind=mail.kind, to=mail.to)
 
 
 def _note_sent(invitation_id: int) -> None:
