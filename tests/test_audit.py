@@ -61,13 +61,8 @@ CHANGES: dict[type[models.Model], tuple[Callable[[], Any], str, object]] = {
     CalloutVersion: (CalloutVersionFactory, "title_fr", "Avant"),
     Preference: (lambda: Preference.objects.create(user=UserFactory(), language="en"), "language", "fr"),
     Incident: (IncidentFactory, "note", "Codat's status page"),
-<<<<<<< HEAD
     Approval: (ApprovalFactory, "comment", "As agreed with the customer."),
-    Invitation: (InvitationFactory, "contact_name", "Sam Roe"),
-||||||| 4a2113d
-=======
     Invitation: (InvitationFactory, "contact_email", "alex@bakery.example"),
->>>>>>> door2
     AccessGrant: (AccessGrantFactory, "ended_by_name", "Rosa Marchetti"),
     User: (UserFactory, "email", "robin@bank.example"),
     Group: (lambda: Group.objects.create(name="Night shift"), "name", "Day shift"),
