@@ -902,3 +902,93 @@ INVITATION_MEANINGS: dict[str, Meaning] = {
         _("Look at the newer one."),
     ),
 }
+
+
+# --- Events of the change history ------------------------------------------------------------------------------------
+EVENT_LABELS: dict[str, Text] = {
+    "account_number_revealed": _("account number revealed"),
+    "authenticator_app_used": _("authenticator app used"),
+    "callout_approved": _("callout approved"),
+    "callout_attested": _("callout attested"),
+    "callout_created": _("callout created"),
+    "callout_edited": _("callout edited"),
+    "callout_sent_back": _("callout sent back"),
+    "callout_submitted": _("callout submitted"),
+    "callout_superseded": _("callout superseded"),
+    "callout_withdrawn": _("callout withdrawn"),
+    "case_noted": _("note on a case"),
+    "company_adopted": _("company adopted"),
+    "credentials_generated": _("credentials generated"),
+    "emergency_access": _("emergency access"),
+    "emergency_access_refused": _("emergency access refused"),
+    "evidence_pack_made": _("evidence pack made"),
+    "history_exported": _("history exported"),
+    "history_purged": _("history purged"),
+    "history_verification_asked": _("history verification asked"),
+    "history_verified": _("history verified"),
+    "identity_provider_bound": _("identity provider bound"),
+    "identity_provider_used": _("identity provider used"),
+    "invitation_link_made": _("invitation link made"),
+    "invitation_mailed": _("invitation mailed"),
+    "invitation_revoked": _("invitation revoked"),
+    "link_handed_over": _("link handed over"),
+    "link_replaced": _("link replaced"),
+    "link_revealed": _("link revealed"),
+    "mail_bounced": _("mail bounced"),
+    "mail_given_up": _("mail given up"),
+    "mail_resent": _("mail sent again"),
+    "mail_sent": _("mail sent"),
+    "passkey_used": _("passkey used"),
+    "recovery_code_used": _("recovery code used"),
+    "recovery_codes_made": _("recovery codes made"),
+    "second_factor_added": _("second factor added"),
+    "second_factor_failed": _("second factor failed"),
+    "second_factor_removed": _("second factor removed"),
+    "second_factors_reset": _("second factors reset"),
+    "sign_in_failed": _("sign-in failed"),
+    "sign_in_locked": _("sign-in locked"),
+    "sign_in_unlocked": _("sign-in unlocked"),
+    "signed_in": _("signed in"),
+    "signed_out": _("signed out"),
+    "webhook_reapplied": _("webhook applied again"),
+}
+"""What the screens call an event that changes no row; a test finds the events that the code records."""
+
+EVENT_DETAIL_LABELS: dict[str, Text] = {
+    "address": _("address"),
+    "asked_for": _("asked for"),
+    "codat_id": _("Codat company id"),
+    "customer_number": _("customer number"),
+    "entries": _("entries"),
+    "factors": _("second factors"),
+    "failures": _("failed tries"),
+    "first_bad_seal": _("first bad seal"),
+    "format": _("format"),
+    "grant": _("number of the access"),
+    "hours": _("hours"),
+    "kind": _("kind"),
+    "last_seal": _("last seal"),
+    "made_for": _("made for"),
+    "name": _("name"),
+    "purpose": _("purpose"),
+    "result": _("result"),
+    "rows": _("rows"),
+    "seals": _("seals"),
+    "sessions": _("sessions ended"),
+    "sha256": _("SHA-256"),
+    "stage": _("stage"),
+    "to": _("to"),
+    "type": _("type"),
+    "unbound": _("identity providers unbound"),
+}
+"""What the screens call the details of an event."""
+
+
+def event_label(event: str) -> str:
+    """An event of the change history in words; one that an older release recorded, by its name."""
+    return str(EVENT_LABELS.get(event, event.replace("_", " ")))
+
+
+def event_detail_label(name: str) -> str:
+    """A detail of an event in words; one that an older release recorded, by its name."""
+    return str(EVENT_DETAIL_LABELS.get(name, name.replace("_", " ")))

@@ -178,7 +178,7 @@ def purge_history() -> str:
 @task
 def prune_mails() -> str:
     """Keep the outbox short."""
-    return f"{outbox.prune(older_than=timedelta(days=30))} deleted"
+    return f"{outbox.prune()} deleted"
 
 
 @task

@@ -23,6 +23,8 @@ from django.utils.translation import gettext as _
 from feeds.states import GONE_MEANING, AccountStatus, ConnectionStatus
 
 _PLACEHOLDER = re.compile(r"%\((?P<name>\w+)\)[sd]|%[sd]|\{\}")
+_CHANGE = re.compile(r"(?P<label>[^:→]+): (?P<before>[^→]+) → (?P<after>[^→]+)")
+_PLAIN_VALUES = ("yes", "no", "none", "gone")
 _SHORTEST_START = 4
 """Letters a sentence must begin with before its first placeholder: fewer would find it in anybody's words."""
 
@@ -72,11 +74,18 @@ class _Book:
     statuses: Mapping[str, str]
 
     def text(self, text: str) -> str:
-        return self.exact.get(text) or self._label_and_words(text) or self._sentence(text) or text
+        return (
+            self.exact.get(text)
+            or self._label_and_words(text)
+            or self._changes(text)
+            or self._labels(text)
+            or self._sentence(text)
+            or text
+        )
 
     def value(self, value: str) -> str:
         """What stands in a placeholder: a sentence or a status may be ours, a name never is."""
-        return self.statuses.get(value) or self._sentence(value, whole_only=True) or value
+        return self.statuses.get(value) or self._sentence(value, whole_only=True) or self._changes(value) or value
 
     def _sentence(self, text: str, *, whole_only: bool = False) -> str | None:
         for sentence in self.sentences:
@@ -95,6 +104,26 @@ class _Book:
         if colon and status in self.statuses:
             return f"{self.statuses[status]}{colon_in_words()}{self.exact.get(names, names)}"
         return None
+
+    def _changes(self, text: str) -> str | None:
+        """What changed, as in "Active: no → yes; Roles: none → Support": labels and words of ours, and names."""
+        told = []
+        for piece in text.split("; "):
+            found = _CHANGE.fullmatch(piece)
+            if found is None or found["label"] not in self.exact:
+                return None
+            before, after = (self._plain(value) for value in (found["before"], found["after"]))
+            told.append(f"{self.exact[found['label']]}{colon_in_words()}{before} → {after}")
+        return "; ".join(told)
+
+    def _plain(self, value: str) -> str:
+        # Not any word: a role may be called like something else on the screens.
+        return self.statuses.get(value) or (self.exact[value] if value in _PLAIN_VALUES else value)
+
+    def _labels(self, text: str) -> str | None:
+        """Labels of fields, one after the other."""
+        labels = text.split(", ")
+        return ", ".join(self.exact[label] for label in labels) if all(it in self.exact for it in labels) else None
 
 
 @lru_cache(maxsize=4096)

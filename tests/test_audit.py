@@ -16,6 +16,7 @@ from feeds import audit, tasks
 from feeds.audit import Actor
 from feeds.models import (
     AccessGrant,
+    Approval,
     AuditEntry,
     Batch,
     CalloutVersion,
@@ -32,6 +33,7 @@ from feeds.services import accounts, onboarding
 from feeds.states import CaseCause, OperationState
 from tests.factories import (
     AccessGrantFactory,
+    ApprovalFactory,
     BatchFactory,
     CalloutVersionFactory,
     CaseFactory,
@@ -59,6 +61,7 @@ CHANGES: dict[type[models.Model], tuple[Callable[[], Any], str, object]] = {
     CalloutVersion: (CalloutVersionFactory, "title_fr", "Avant"),
     Preference: (lambda: Preference.objects.create(user=UserFactory(), language="en"), "language", "fr"),
     Incident: (IncidentFactory, "note", "Codat's status page"),
+    Approval: (ApprovalFactory, "comment", "As agreed with the customer."),
     Invitation: (InvitationFactory, "contact_email", "alex@bakery.example"),
     AccessGrant: (AccessGrantFactory, "ended_by_name", "Rosa Marchetti"),
     User: (UserFactory, "email", "robin@bank.example"),

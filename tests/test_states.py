@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 
+from feeds.services.exports import EVENTS
+from feeds.sign_in.events import USED
 from feeds.states import (
     CALLOUT_TRANSITIONS,
     CASE_NEXT_STEPS,
     CASE_PLAYBOOKS,
     CASE_TRANSITIONS,
+    EVENT_DETAIL_LABELS,
+    EVENT_LABELS,
+    CalloutEventKind,
     CalloutState,
     CaseCause,
     CaseState,
     account_is_broken,
+    event_detail_label,
+    event_label,
     feed_is_broken,
 )
 
@@ -88,3 +99,52 @@ def test_every_playbook_offers_every_action_once() -> None:
     assert len(set(actions)) == 9
     for playbook in CASE_PLAYBOOKS.values():
         assert sorted(playbook) == actions
+
+
+# --- Events of the change history ------------------------------------------------------------------------------------
+FEEDS = Path(__file__).resolve().parent.parent / "feeds"
+PUT_TOGETHER = {
+    "services/callouts.py": {f"callout_{kind.value}" for kind in CalloutEventKind},
+    "services/exports.py": set(EVENTS.values()),
+    "sign_in/events.py": set(USED.values()),
+}
+"""Where the name of an event is not written out in the call, and the names that it can be."""
+
+
+def recordings(source: str) -> Iterator[tuple[str | None, set[str]]]:
+    """Of every call that records an event: its name, None if it is not written out, and the names of its details."""
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.Call) or not node.args:
+            continue
+        name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        first = node.args[0]
+        is_written_out = isinstance(first, ast.Constant)
+        if name == "record" or (name == "_record" and is_written_out):
+            details = {keyword.arg for keyword in node.keywords if keyword.arg} - {"text", "company", "reason"}
+            yield (first.value if isinstance(first, ast.Constant) else None), details
+
+
+def test_every_recorded_event_and_detail_has_words() -> None:
+    events: set[str] = set()
+    details: set[str] = set()
+    not_written_out: set[str] = set()
+    for path in sorted(FEEDS.rglob("*.py")):
+        name = str(path.relative_to(FEEDS))
+        for event, named in recordings(path.read_text()):
+            details |= named
+            if event is None:
+                not_written_out.add(name)
+            else:
+                events.add(event)
+    assert not_written_out == set(PUT_TOGETHER)
+    assert events | set().union(*PUT_TOGETHER.values()) == set(EVENT_LABELS)
+    assert sorted(details - set(EVENT_DETAIL_LABELS)) == []
+
+
+def test_an_event_without_words_would_be_found() -> None:
+    source = """audit.record("x_made", row, reason="r", seconds=1); record(name, row); _record(row, "started")"""
+    assert list(recordings(source)) == [("x_made", {"seconds"}), (None, set())]
+
+
+def test_an_event_of_an_older_release_is_told_by_its_name() -> None:
+    assert (event_label("link_lost"), event_detail_label("long_ago")) == ("link lost", "long ago")

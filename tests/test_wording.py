@@ -31,6 +31,19 @@ def in_french(text: str) -> str:
         ("Unlinked: no account", f"Dissociée{NBSP}: aucun compte"),
         ("Feed broke: Support", f"Flux interrompu{NBSP}: Support"),
         ("We phoned them. They will reconnect.", "We phoned them. They will reconnect."),
+        ("Active: no → yes; Roles: none → Support", f"Actif{NBSP}: non → oui; Rôles{NBSP}: aucun → Support"),
+        ("Plan: none → phone them", "Plan: none → phone them"),
+        ("English title, French body", "titre anglais, texte français"),
+        ("English title, and more", "English title, and more"),
+        (
+            "Changed since it was asked: Status: Linked → Unlinked. Nothing was done; if it is still wanted, ask anew.",
+            f"Modifié depuis la demande{NBSP}: Statut{NBSP}: Liée → Dissociée. Rien n’a été fait; s’il le faut encore, "
+            "refaites la demande.",
+        ),
+        (
+            "In the Portal on 2026-11-26, by Kim Chief. As agreed.",
+            "Dans le portail le 2026-11-26, par Kim Chief. As agreed.",
+        ),
     ],
 )
 def test_stored_words(stored: str, told: str) -> None:

@@ -38,7 +38,7 @@ from feeds.services import approvals
 from feeds.services.approval_rules import RULES
 from feeds.services.errors import Refused
 from feeds.states import Text
-from feeds.wording import colon_in_words
+from feeds.wording import colon_in_words, recorded
 
 M = TypeVar("M", bound=Model)
 A = TypeVar("A", bound="ActionsAdmin[Any]")
@@ -307,11 +307,13 @@ class ActionsAdmin(BackOfficeAdmin[M]):
             changed = _("What will happen has changed since this page was shown. Nothing was asked: read it again.")
             return self._not_done(request, action, obj, form, changed)
         try:
+            with recorded():
+                words = action.consequences(obj)
             approval = approvals.ask(
                 action.four_eyes,
                 target,
                 data=form.cleaned_data,
-                consequences=action.consequences(obj),
+                consequences=words,
                 reason=form.cleaned_data["reason"],
                 actor=current_actor(),
             )

@@ -14,7 +14,7 @@ from django.utils.text import capfirst
 from feeds.admin.base import change_url, story_url
 from feeds.models import AuditEntry, Company
 from feeds.services.changes import Change, Names, action_label, changes_of, kind_of, model_of
-from feeds.states import Tone
+from feeds.states import Tone, event_detail_label
 
 SHOWN_CHANGES = 4
 """Changed fields that one row of a list shows; the entry's own page shows all."""
@@ -68,7 +68,7 @@ def _row(entry: AuditEntry, names: Names, shown: int) -> Row:
         customer_story=story_url(Company, entry.company_id) if entry.company_id else "",
         changes=changes[:shown],
         more=max(0, len(changes) - shown),
-        details=[(key.replace("_", " "), str(value)) for key, value in (entry.additional_data or {}).items()],
+        details=[(event_detail_label(key), str(value)) for key, value in (entry.additional_data or {}).items()],
     )
 
 

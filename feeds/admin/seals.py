@@ -22,6 +22,7 @@ from feeds.models import AuditSeal, AuditSealDelivery, HistoryCheck
 from feeds.services import history_checks, seals
 from feeds.services.errors import Refused
 from feeds.states import CheckState, Meaning, Tone
+from feeds.wording import retold
 
 VERIFY = "feeds.verify_history"
 SHOWN_OF_HASH = 12
@@ -150,5 +151,5 @@ class HistoryCheckAdmin(MirrorAdmin[HistoryCheck]):
 
     @admin.display(description=gettext_lazy("what is wrong"))
     def what_is_wrong(self, check: HistoryCheck) -> SafeString:
-        lines = format_html_join("", "<li>{}</li>", ((problem,) for problem in check.problems))
+        lines = format_html_join("", "<li>{}</li>", ((retold(problem),) for problem in check.problems))
         return format_html("<ul>{}</ul>", lines) if check.problems else EMPTY

@@ -21,6 +21,7 @@ from feeds.admin.base import EMPTY, MirrorAdmin, person, time_column, withdraw
 from feeds.audit import current_actor
 from feeds.services import approvals, people, second_factors
 from feeds.services.errors import Refused
+from feeds.wording import recorded
 
 if TYPE_CHECKING:
     _StockUserAdmin = StockUserAdmin[User]
@@ -145,7 +146,9 @@ class UserAdmin(ActionsAdmin[User], _StockUserAdmin):
         if change and isinstance(form, UserForm) and approvals.is_needed(CHANGE_ROLES):
             before, wanted = form.rights_before, form.put_back()
             if wanted != before:
-                self._ask_for_rights(request, obj, form, people.differences(before, wanted), wanted)
+                with recorded():
+                    differences = people.differences(before, wanted)
+                self._ask_for_rights(request, obj, form, differences, wanted)
         super().save_model(request, obj, form, change)
 
     def _ask_for_rights(

@@ -6,7 +6,9 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-    dependencies = [("feeds", "0080_mail_kinds")]
+    dependencies = [
+        ('feeds', '0070_invitations'),
+    ]
 
     operations = [
         migrations.AddIndex(

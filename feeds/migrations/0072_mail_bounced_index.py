@@ -7,7 +7,9 @@ from django.db.models import Q
 
 
 class Migration(migrations.Migration):
-    dependencies = [("feeds", "0071_invitation_end_index")]
+    dependencies = [
+        ('feeds', '0071_invitation_end_index'),
+    ]
 
     operations = [
         migrations.AddIndex(

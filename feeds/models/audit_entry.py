@@ -15,6 +15,7 @@ from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 
 from feeds.models.company import Company
+from feeds.states import event_label
 
 
 class AuditEntryQuerySet(models.QuerySet["AuditEntry"]):
@@ -133,7 +134,8 @@ class AuditEntry(AbstractLogEntry):  # type: ignore[misc]  # the library ships n
         ]
 
     def __str__(self) -> str:
-        return f"{self.timestamp:%Y-%m-%d %H:%M:%S} {self.actor_name} {self.event or self.get_action_display()}"
+        action = event_label(self.event) if self.event else self.get_action_display()
+        return f"{self.timestamp:%Y-%m-%d %H:%M:%S} {self.actor_name} {action}"
 
 
 class AuditSeal(models.Model):

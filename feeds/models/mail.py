@@ -82,6 +82,12 @@ class Mail(TimeStamped):
         return self.subject
 
     @property
+    def company_id(self) -> int | None:
+        """The customer it was written to or about; None for a mail to the team about no customer in particular."""
+        about = self.invitation or self.case
+        return about.company_id if about is not None else None
+
+    @property
     def about(self) -> Case | Invitation | None:
         """The row of one customer's that it tells of; None for a mail about many, such as a digest."""
         return self.case or self.invitation

@@ -49,6 +49,7 @@ class Rule:
     `run(target, data, actor)` carries it out for one object and hands back the ledger row or what was done in words;
     it may raise Refused and CodatError. `state(target)`: what the decision is judged on. `veto(decider, target, data)`:
     why this person may not decide, beyond the permission. `is_many`: it is asked for many rows, each carried out alone.
+    `is_of_customer`: only who sees the customer asks, decides and has it done.
     """
 
     setting: str
@@ -60,6 +61,7 @@ class Rule:
     fields: tuple[str, ...] = ()
     veto: Callable[[User, Any, dict[str, Any]], Text] = _anybody
     is_many: bool = False
+    is_of_customer: bool = True
     words: tuple[Text, ...] = ()
     """For many: what will happen, beside how many rows it happens to."""
 
@@ -214,6 +216,7 @@ RULES: dict[str, Rule] = {
         state=people.rights,
         fields=people.FIELDS,
         veto=_not_oneself,
+        is_of_customer=False,
     ),
     "onboard_companies": Rule(
         setting=BULK,

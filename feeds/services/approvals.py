@@ -30,15 +30,15 @@ from feeds import audit, queue
 from feeds.audit import Actor
 from feeds.codat.errors import CodatError
 from feeds.models import Approval, Company, Operation
-from feeds.services import ledger, outbox
+from feeds.services import access, ledger, outbox
 from feeds.services.approval_rules import BULK, LABELS, RULES, Rule, State, company_of
 from feeds.services.errors import Refused
 from feeds.states import ApprovalState, MailKind, Text
+from feeds.wording import recorded, retold
 
 log = structlog.get_logger(__name__)
 
 DECIDE = "feeds.decide_approval"
-MODEL_BACKEND = "django.contrib.auth.backends.ModelBackend"
 BUDGET = 40.0
 """Seconds after which the rest of many rows is left to another task: a queue task lives sixty."""
 STALLED = timedelta(minutes=5)
@@ -91,17 +91,19 @@ def ask(
         held = rule.model._default_manager.filter(pk=target.pk).first()
         if held is None:
             raise Refused(_("This no longer exists."))
+        with recorded():
+            name, words = str(held), [str(sentence) for sentence in consequences]
         return _write(
             rule,
             action,
             actor=actor,
             key=_key_of(held),
             target_pk=held.pk,
-            target_name=str(held),
+            target_name=name,
             company=company_of(held),
             payload={"data": {name: data[name] for name in rule.fields}},
             judged_on=rule.state(held),
-            consequences=[str(sentence) for sentence in consequences],
+            consequences=words,
             reason=reason.strip(),
         )
 
@@ -111,7 +113,10 @@ def ask_many(
 ) -> Approval:
     """Ask for `action` on each of `targets`, frozen as a list. Raises AlreadyAsked and Refused."""
     rule = RULES[action]
-    name = ngettext("%(count)d row", "%(count)d rows", len(targets)) % {"count": len(targets)}
+    with recorded():
+        name = ngettext("%(count)d row", "%(count)d rows", len(targets)) % {"count": len(targets)}
+        words = [str(sentence) for sentence in consequences]
+        rows = [[it.pk, str(it), fingerprint(action, it)] for it in targets]
     pks = ",".join(str(pk) for pk in sorted(target.pk for target in targets))
     with _asking(actor, reason):
         return _write(
@@ -120,8 +125,8 @@ def ask_many(
             actor=actor,
             key=f"{rule.model._meta.label_lower}:{hashlib.sha256(pks.encode()).hexdigest()[:40]}",
             target_name=name,
-            payload={"rows": [[it.pk, str(it), fingerprint(action, it)] for it in targets]},
-            consequences=[str(sentence) for sentence in consequences],
+            payload={"rows": rows},
+            consequences=words,
             reason=reason.strip(),
         )
 
@@ -169,15 +174,33 @@ def _write(rule: Rule, action: str, *, actor: Actor, key: str, target_name: str,
 # --- Who decides -----------------------------------------------------------------------------------------------------
 def people_who_may_decide(action: str) -> QuerySet[User]:
     """Active staff who may do `action` themselves and may decide about others' requests."""
-    # Named, because a site with several ways to sign in has several backends.
-    may = [User.objects.with_perm(label, backend=MODEL_BACKEND).values("pk") for label in (DECIDE, _permission(action))]
+    may = [
+        User.objects.with_perm(label, backend=access.MODEL_BACKEND).values("pk")
+        for label in (DECIDE, _permission(action))
+    ]
     return User.objects.filter(is_active=True, is_staff=True, pk__in=may[0]).filter(pk__in=may[1])
 
 
 def deciders_of(approval: Approval) -> list[User]:
     """Who could decide about this request now."""
     others = people_who_may_decide(approval.action).exclude(pk=approval.requested_by_id or 0).order_by("pk")
+    if approval.action in RULES and RULES[approval.action].is_of_customer:
+        others = others.filter(access.people_who_see(approval.company))
     return [user for user in others if not _veto(approval, user)]
+
+
+def visible_to(user: User, queryset: QuerySet[Approval] | None = None) -> QuerySet[Approval]:
+    """The requests that this person may know of: about what they see, and their own."""
+    requests = Approval.objects.all() if queryset is None else queryset
+    others = [action for action, rule in RULES.items() if not rule.is_of_customer and user.has_perm(rule.permission)]
+    return access.visible_approvals(user, requests, others)
+
+
+def sees_what_it_is_about(user: User, approval: Approval) -> bool:
+    """Whether this person sees the customer now; of many customers, whether they see all there are."""
+    if approval.action in RULES and not RULES[approval.action].is_of_customer:
+        return True
+    return access.sees_all(user) if approval.company is None else access.can_see(user, approval.company)
 
 
 def waiting_for(user: User) -> QuerySet[Approval]:
@@ -185,9 +208,11 @@ def waiting_for(user: User) -> QuerySet[Approval]:
     if not user.has_perm(DECIDE):
         return Approval.objects.none()
     mine = [action for action, rule in RULES.items() if user.has_perm(rule.permission)]
-    waiting = Approval.objects.filter(
-        state=ApprovalState.REQUESTED, action__in=mine, expires_at__gt=timezone.now()
-    ).exclude(requested_by=user)
+    waiting = (
+        visible_to(user)
+        .filter(state=ApprovalState.REQUESTED, action__in=mine, expires_at__gt=timezone.now())
+        .exclude(requested_by=user)
+    )
     return waiting.exclude(action="change_roles", target_pk=user.pk)
 
 
@@ -201,6 +226,8 @@ def why_not_decide(approval: Approval, user: User | None) -> Text:
         return _("You asked for this yourself: a colleague has to decide.")
     if approval.action not in RULES or not user.has_perm(_permission(approval.action)):
         return _("You may not do this yourself, so you cannot approve it either.")
+    if not sees_what_it_is_about(user, approval):
+        return _("This is about customers that you do not see: a colleague who sees them has to decide.")
     return _veto(approval, user)
 
 
@@ -272,7 +299,8 @@ def withdraw(approval: Approval, *, actor: Actor) -> Approval:
         held = _locked(approval.pk)
         if why := why_not_withdraw(held, actor.user):
             raise Refused(str(why))
-        _finish(held, ApprovalState.WITHDRAWN, _("Withdrawn by %s.") % actor.name)
+        with recorded():
+            _finish(held, ApprovalState.WITHDRAWN, _("Withdrawn by %s.") % actor.name)
     return held
 
 
@@ -282,7 +310,9 @@ def _deciding(approval: Approval, actor: Actor, comment: str) -> Iterator[Approv
         held = _locked(approval.pk)
         if why := why_not_decide(held, actor.user):
             raise Refused(str(why))
-        yield held
+        # What became of it is for everybody who reads the request, not only for whoever decides.
+        with recorded():
+            yield held
 
 
 def _locked(pk: int) -> Approval:
@@ -324,6 +354,8 @@ def _cannot_run(approval: Approval) -> str:
     asker = approval.requested_by
     if asker is None or not asker.is_active or not asker.has_perm(_permission(approval.action)):
         return _("%s may no longer do this. Nothing was done.") % approval.requested_by_name
+    if approval.company is not None and not sees_what_it_is_about(asker, approval):
+        return _("%s no longer sees this customer. Nothing was done.") % approval.requested_by_name
     if RULES[approval.action].is_many:
         return ""  # each row is looked at when its turn comes
     target = target_of(approval)
@@ -404,6 +436,9 @@ def _do_row(approval: Approval, pk: int, mark: str) -> str:
     target = rule.model._default_manager.filter(pk=pk).first()
     if target is None:
         return _("It no longer exists.")
+    company = company_of(target)
+    if company is not None and not access.companies_of(_executor(approval)).filter(pk=company.pk).exists():
+        return _("%s no longer sees this customer.") % approval.requested_by_name
     if fingerprint(approval.action, target) != mark:
         return _("Changed since it was asked.")
     try:
@@ -424,7 +459,7 @@ def _rows_in_words(approval: Approval) -> str:
     total = ngettext("%(count)d done", "%(count)d done", done) % {"count": done}
     if not refused:
         return f"{total}."
-    named = "; ".join(f"{name}: {why}" for name, why in refused[:NAMED])
+    named = "; ".join(f"{name}: {retold(why)}" for name, why in refused[:NAMED])
     words = {"done": total, "count": len(refused), "why": named}
     text = _("%(done)s, %(count)d refused: %(why)s") % words
     return text if len(refused) <= NAMED else _("%(text)s and %(count)d more") % {
@@ -457,7 +492,8 @@ def tend() -> int:
 def _expire(pk: int) -> None:
     held = _locked(pk)
     if held.is_overdue(timezone.now()):
-        _finish(held, ApprovalState.EXPIRED, _expired_words())
+        with recorded():
+            _finish(held, ApprovalState.EXPIRED, _expired_words())
         _tell_requester(held)
 
 
@@ -493,6 +529,18 @@ def compared(approval: Approval) -> list[Compared]:
         Compared(LABELS.get(name, name), _said(name, then), _said(name, now[name]) if name in now else _("gone"))
         for name, then in approval.judged_on.items()
     ]
+
+
+def compared_for(user: User, approval: Approval) -> list[Compared]:
+    """As `compared`; nothing for whoever asked and no longer sees the customer: how it stands now is not theirs."""
+    return compared(approval) if sees_what_it_is_about(user, approval) else []
+
+
+def outcome_in_words(approval: Approval) -> str:
+    """What became of it, in the reader's language."""
+    if approval.state == ApprovalState.DONE and "rows" in approval.payload:
+        return _rows_in_words(approval)
+    return retold(approval.outcome)
 
 
 def payload_in_words(approval: Approval) -> list[tuple[Text, str]]:

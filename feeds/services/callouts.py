@@ -38,6 +38,7 @@ from feeds.states import (
     FrenchRule,
     MailKind,
 )
+from feeds.wording import recorded
 
 FOUR_EYES = "publish_callout"
 """Its name in the setting FOUR_EYES."""
@@ -75,8 +76,13 @@ def published_on(day: date) -> list[CalloutVersion]:
     Attestations name days, not hours: on a day of change it is the old version and the new one. The state of those
     that were superseded is as old as that, which is the order they went in.
     """
-    began = CalloutVersion.objects.filter(published_on__lte=day)
-    there = began.filter(Q(superseded_on__isnull=True) | Q(superseded_on__gte=day))
+    return published_between(day, day)
+
+
+def published_between(first: date, last: date) -> list[CalloutVersion]:
+    """The versions that were published on any day from `first` to `last`, in the order in which customers saw them."""
+    began = CalloutVersion.objects.filter(published_on__lte=last)
+    there = began.filter(Q(superseded_on__isnull=True) | Q(superseded_on__gte=first))
     return list(there.order_by("published_on", F("superseded_on").asc(nulls_last=True), "state_since"))
 
 
@@ -152,7 +158,8 @@ def edit(version: CalloutVersion, values: Mapping[str, str], actor: Actor) -> Ca
         _check(version)
         if changed:
             version.save(update_fields=[*changed, "updated_at"])
-            labels = [str(CalloutVersion._meta.get_field(name).verbose_name) for name in changed]  # type: ignore[union-attr]
+            with recorded():
+                labels = [str(CalloutVersion._meta.get_field(name).verbose_name) for name in changed]  # type: ignore[union-attr]
             _tell(version, CalloutEventKind.EDITED, actor, ", ".join(labels))
     return version
 
@@ -225,7 +232,8 @@ def attest(version: CalloutVersion, actor: Actor, *, on: date, by_name: str, com
             version.published_on = on
         version.attested_on, version.attested_by_name = on, by_name
         version.save()
-        said = _("In the Portal on %(day)s, by %(name)s.") % {"day": _day(on), "name": by_name}
+        with recorded():
+            said = _("In the Portal on %(day)s, by %(name)s.") % {"day": _day(on), "name": by_name}
         _happened(version, CalloutEventKind.ATTESTED, actor, " ".join(filter(None, [said, comment.strip()])))
 
 
@@ -245,7 +253,9 @@ def _supersede(before: CalloutVersion, by: CalloutVersion, actor: Actor, on: dat
     _move(before, CalloutState.SUPERSEDED, actor)
     before.superseded_on = on
     before.save()
-    _happened(before, CalloutEventKind.SUPERSEDED, actor, _("By %(version)s.") % {"version": by})
+    with recorded():
+        said = _("By %(version)s.") % {"version": by}
+    _happened(before, CalloutEventKind.SUPERSEDED, actor, said)
 
 
 def _check_day(version: CalloutVersion, before: CalloutVersion | None, on: date) -> None:
@@ -360,7 +370,8 @@ def _tell(version: CalloutVersion, kind: CalloutEventKind, actor: Actor, text: s
 
 
 def _copied(source: CalloutVersion | None) -> str:
-    return _("Copied from %(version)s.") % {"version": source} if source else ""
+    with recorded():
+        return _("Copied from %(version)s.") % {"version": source} if source else ""
 
 
 def _person(actor: Actor) -> Actor:

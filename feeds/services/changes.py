@@ -22,6 +22,7 @@ from django.utils.text import capfirst
 from django.utils.translation import gettext as _
 
 from feeds.models import AuditEntry, Company
+from feeds.states import event_label
 
 NOTHING = (None, "", "None")
 """How the library writes that a field had no value."""
@@ -44,11 +45,16 @@ class Change:
     added: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
 
+    @property
+    def names(self) -> str:
+        """The related rows that were added or removed, in one text."""
+        return ", ".join(self.added or self.removed)
+
     def __str__(self) -> str:
         if self.added:
-            return _("%(field)s: added %(names)s") % {"field": self.label, "names": ", ".join(self.added)}
+            return _("%(field)s: added %(names)s") % {"field": self.label, "names": self.names}
         if self.removed:
-            return _("%(field)s: removed %(names)s") % {"field": self.label, "names": ", ".join(self.removed)}
+            return _("%(field)s: removed %(names)s") % {"field": self.label, "names": self.names}
         if not self.before:
             return f"{self.label}: {self.after}"
         return f"{self.label}: {self.before} → {self.after or NO_VALUE}"
@@ -243,8 +249,3 @@ def action_label(entry: AuditEntry) -> str:
 def action_labels() -> dict[str, str]:
     """Words for the actions that are no events."""
     return {"create": _("created"), "update": _("changed"), "delete": _("deleted"), "event": _("event")}
-
-
-def event_label(event: str) -> str:
-    """An event as words."""
-    return event.replace("_", " ")

@@ -21,7 +21,7 @@ from django.db import transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 
-from feeds import audit
+from feeds import audit, wording
 from feeds.audit import Actor
 from feeds.models import AuditEntry, AuditSeal, Company, HistoryExport
 from feeds.services import history
@@ -58,12 +58,14 @@ class Delivery:
 
 def export(search: Search, format: ExportFormat, *, actor: Actor, reason: str) -> Delivery:
     """Record the export and hand out its ZIP: the rows, oldest first, and `manifest.json`."""
+    with wording.recorded():
+        words = "; ".join(f"{label}: {value}" for label, value in history.in_words(search))
     asked = _begin(
         HistoryExport(
             kind=ExportKind.HISTORY,
             format=format,
             filters=search.as_dict(),
-            filters_text="; ".join(f"{label}: {value}" for label, value in history.in_words(search)),
+            filters_text=words,
             reason=reason,
         ),
         actor,
@@ -123,7 +125,9 @@ class _Recorded(Iterator[bytes]):
 
     def __next__(self) -> bytes:
         try:
-            return next(self._content)
+            # An export is in the site's language, like what it holds, whoever takes it.
+            with wording.recorded():
+                return next(self._content)
         except StopIteration:
             self._end(ExportState.DONE)
             raise

@@ -25,7 +25,8 @@ from django.utils.translation import gettext as _
 
 from feeds.audit import Actor
 from feeds.models import AuditEntry, Company
-from feeds.services.changes import ACTIONS, action_labels, event_label, field_label
+from feeds.services.changes import ACTIONS, action_labels, field_label
+from feeds.states import event_label
 
 PAGE = 50
 """Entries on a page."""

@@ -21,6 +21,7 @@ from feeds.models import AuditEntry, HistoryCheck
 from feeds.services import seals
 from feeds.services.errors import Refused
 from feeds.states import CheckState
+from feeds.wording import recorded
 
 log = structlog.get_logger(__name__)
 
@@ -57,7 +58,8 @@ def run(check_id: int) -> str:
         return "done already"
     check = HistoryCheck.objects.get(pk=check_id)
     try:
-        found = seals.verify()
+        with recorded():
+            found = seals.verify()
     except Exception:
         # Whatever it was, the page must not say "under way" for ever.
         log.exception("history_not_verified", check=check_id)
@@ -91,7 +93,8 @@ def is_lost(check: HistoryCheck) -> bool:
 def _give_up_lost() -> None:
     waiting = HistoryCheck.objects.filter(state=CheckState.QUEUED).first()
     if waiting is not None and is_lost(waiting):
-        waiting.problems = [_("It took longer than a task may. Run verify_audit on the command line instead.")]
+        with recorded():
+            waiting.problems = [_("It took longer than a task may. Run verify_audit on the command line instead.")]
         _end(waiting, CheckState.FAILED)
 
 

@@ -11,6 +11,7 @@ from django.contrib.admin.views.main import ChangeList
 from feeds.admin import pictures
 from feeds.admin.base import as_of, change_url, moment, named, person, since, status_pill
 from feeds.banking import mask
+from feeds.services.changes import action_label
 from feeds.wording import colon_in_words, retold
 
 register = template.Library()
@@ -22,6 +23,7 @@ register.filter("person", person)
 register.filter("named", named)
 register.filter("change_url", change_url)
 register.filter("masked", mask)
+register.filter("told_action", action_label)
 register.filter("retold", retold)
 register.simple_tag(colon_in_words, name="colon")
 

@@ -327,7 +327,7 @@ class TestWords:
     def test_the_page_of_an_event_shows_its_details_and_leads_to_the_rest_of_the_click(self, auditor: Client) -> None:
         entry = audit.record("webhook_reapplied", CompanyFactory(), type="connection.connected")
         page = text(auditor.get(reverse("admin:feeds_auditentry_change", args=[entry.pk])))
-        assert "Webhook reapplied" in page
+        assert "Webhook applied again" in page
         assert "connection.connected" in page
 
 

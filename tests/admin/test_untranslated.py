@@ -23,18 +23,35 @@ from django.utils.translation import trans_real
 
 from feeds import audit
 from feeds.admin.actions import ActionsAdmin
-from feeds.models import AuditEntry, BatchItem, CodatQuota, Heartbeat
-from feeds.services import roles
-from feeds.states import CaseEventKind, OnboardingState, OperationState, RoutingType, WebhookState
+from feeds.admin.callouts import GET_CREDENTIALS
+from feeds.models import AuditEntry, BatchItem, CodatQuota, Heartbeat, HistoryExport, SignInLock
+from feeds.models.company import TIME_ZONES
+from feeds.services import callouts, history_checks, roles, seals
+from feeds.states import (
+    ApprovalState,
+    CalloutState,
+    CaseEventKind,
+    ExportFormat,
+    ExportKind,
+    OnboardingState,
+    OperationState,
+    RoutingType,
+    WebhookState,
+)
 from tests import pseudo_language
 from tests.factories import (
+    AccessGrantFactory,
+    ApprovalFactory,
     BatchFactory,
+    CalloutVersionFactory,
     CaseEventFactory,
     CaseFactory,
     CompanyFactory,
     ConnectionFactory,
     DriftFindingFactory,
     IncidentFactory,
+    InvitationFactory,
+    MailFactory,
     OperationFactory,
     SourceAccountFactory,
     UserFactory,
@@ -75,8 +92,26 @@ def rows() -> None:
     Heartbeat.objects.create(name="worker", beat_at=timezone.now())
     CodatQuota.objects.create(limit=1000, remaining=10, read_at=timezone.now())
     roles.sync_roles()
-    with audit.acting(audit.Actor.person(robin, source="admin")):
+    approval = ApprovalFactory(requested_by=robin)
+    ApprovalFactory(state=ApprovalState.REFUSED, outcome="Was told no.", comment="Not now.", decided_by_name="Kim")
+    AccessGrantFactory(company=company, user=robin)
+    CalloutVersionFactory(state=CalloutState.SUBMITTED)
+    CalloutVersionFactory(published=True)
+    draft = CalloutVersionFactory()
+    InvitationFactory(company=company)
+    MailFactory(case=case)
+    SignInLock.objects.create(username="robin", ip_address="192.0.2.7", failures_since_start=9)
+    actor = audit.Actor.person(robin, source="admin")
+    with audit.acting(actor):
         audit.record("link_revealed", connection, reason="Phoned.")
+        audit.record("emergency_access", company, hours=4, grant=approval.pk)
+    callouts.edit(draft, {"note": "For the spring."}, actor)
+    HistoryExport.objects.create(
+        kind=ExportKind.HISTORY, format=ExportFormat.CSV, reason="For the regulator.", requested_by_name="Robin",
+        started_at=timezone.now(), filters_text="Was searched.",
+    )  # fmt: skip
+    seals.seal()
+    history_checks.ask(actor=actor)
 
 
 def addresses() -> Iterator[str]:
@@ -103,7 +138,7 @@ def _reversed(name: str, *arguments: object) -> Iterator[str]:
 
 def data() -> list[str]:
     """Every value that a row holds, longest first: what is shown of it is not ours to translate."""
-    found = {*NAMES, *DJANGOS, *RoutingType.values}
+    found = {*NAMES, *DJANGOS, *RoutingType.values, *(city for _zone, city in TIME_ZONES), *GET_CREDENTIALS.values()}
     # Not the names of models: "company" is a word that has to be marked.
     for model in set(apps.get_models()) - {ContentType}:
         texts = [field.attname for field in model._meta.fields if not isinstance(field, models.DateTimeField)]
@@ -111,14 +146,18 @@ def data() -> list[str]:
             found.update(str(value) for value in values if value not in (None, ""))
     for user in User.objects.all():
         found.add(user.get_full_name())
-    # The change history names events as they are recorded, and what was added to a set by its stored name.
-    found.update(event.replace("_", " ") for event in AuditEntry.objects.values_list("event", flat=True) if event)
+    # The change history names what was added to a set by its stored name.
     for changes in AuditEntry.objects.exclude(changes=None).values_list("changes", flat=True):
-        for field, change in changes.items():
+        for change in changes.values():
             if isinstance(change, dict):
-                found.add(f"{field}: {change['operation']} {', '.join(change['objects'])}")
+                found.add(", ".join(change["objects"])[:CUT])
+            else:
+                found.update(str(value) for value in change)
     return sorted(found, key=len, reverse=True)
 
+
+CUT = 159
+"""Characters of a long value that a list shows before "…"."""
 
 _CODES = re.compile(
     r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|https?://\S+|[\w.]+@[\w.]+|[A-Z]-\d+|\b[0-9a-f]{6,}\b|•+\w*|\b\w{2,6}\*+|\bmd5\b|\b[a-z]\w+(?:\.[a-z]\w+)+"
