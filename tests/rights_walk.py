@@ -298,8 +298,8 @@ def a_wire_that_refuses() -> Iterator[None]:
 def try_it(
     client: Client, method: str, url: str, data: Mapping[str, Any] | None = None, *, keep: bool = False
 ) -> Answer:
-    """One request. What it changed is taken back, unless `keep`. What its templates were given is not kept: it is copied
-    for every block of every page, and nobody here looks at it.
+    """One request. What it changed is taken back, unless `keep`. What its templates were given is not kept: that is
+    copied for every block of every page, and nobody here looks at it.
     """
     # A savepoint and no atomic block: some of what is tried insists on being the outermost.
     before, cookies = transaction.savepoint(), deepcopy(client.cookies)
