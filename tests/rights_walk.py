@@ -300,7 +300,8 @@ def try_it(
 ) -> Answer:
     """One request. What it changed is taken back, unless `keep`.
 
-    What its templates were given is not kept: it is copied for every block of every page, and nobody looks at it.
+    What its templates were given is not kept: that is copied
+    copied for every block of every page, and nobody looks at it.
     """
     # A savepoint and no atomic block: some of what is tried insists on being the outermost.
     before, cookies = transaction.savepoint(), deepcopy(client.cookies)

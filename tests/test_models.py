@@ -278,8 +278,8 @@ def test_what_was_approved_or_withdrawn_never_becomes_a_draft_again(state: Callo
 
 def test_the_same_is_asked_for_once_at_a_time() -> None:
     approval = ApprovalFactory()
-    ApprovalFactory(connection=approval.target, state="refused")
-    refuses("approval_one_open_per_key", lambda: ApprovalFactory(connection=approval.target))
+    ApprovalFactory(key=approval.key, state="refused")
+    refuses("approval_one_open_per_key", lambda: ApprovalFactory(key=approval.key))
 
 
 def test_nobody_decides_their_own_request() -> None:

@@ -5,7 +5,7 @@ The database itself refuses to change or delete any of them: see the triggers in
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from auditlog.models import AbstractLogEntry, LogEntryManager
 from django.conf import settings
@@ -16,6 +16,15 @@ from django.utils.translation import gettext_lazy as _
 
 from feeds.models.company import Company
 from feeds.states import event_label
+
+
+class DatabaseNow(Now):
+    """The database's clock, on SQLite with the six decimals that Django writes: times are compared as text there."""
+
+    def as_sqlite(self, compiler: Any, connection: Any, **context: Any) -> Any:
+        """`strftime` knows thousandths only."""
+        template = "STRFTIME('%%%%Y-%%%%m-%%%%d %%%%H:%%%%M:%%%%f000', 'NOW')"
+        return self.as_sql(compiler, connection, template=template, **context)
 
 
 class AuditEntryQuerySet(models.QuerySet["AuditEntry"]):
@@ -59,7 +68,10 @@ class AuditEntry(AbstractLogEntry):  # type: ignore[misc]  # the library ships n
     """
 
     timestamp = models.DateTimeField(
-        _("when"), db_default=Now(), editable=False, help_text=_("The database's own clock; no other time is accepted.")
+        _("when"),
+        db_default=DatabaseNow(),
+        editable=False,
+        help_text=_("The database's own clock; no other time is accepted."),
     )
     content_type = models.ForeignKey(
         "contenttypes.ContentType",
