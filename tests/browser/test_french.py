@@ -16,6 +16,7 @@ from feeds.services import history_checks, seals
 from feeds.services.roles import RELATIONSHIP_MANAGERS
 from feeds.states import AccountStatus, CalloutState, CaseEventKind, OnboardingState, OperationState
 from tests.browser.conftest import Screens
+from tests.browser.test_sign_in import add_app
 from tests.factories import (
     PASSWORD,
     AccessGrantFactory,
@@ -153,3 +154,35 @@ def test_every_screen_has_room_for_french(window: Window, bank: list[tuple[str, 
         if name == "no-such-page":
             staff.problems.clear()  # the browser reports the 404 itself
         staff.check(f"french-{name}-{width}")
+
+
+@pytest.mark.parametrize("width", [1280, 400], ids=["wide", "narrow"])
+def test_the_pages_of_signing_in_speak_french(window: Window, transactional_db: None, width: int) -> None:
+    UserFactory(username="robin", role=RELATIONSHIP_MANAGERS)
+    staff = window(width=width)
+    staff.sign_in("robin")
+    add_app(staff)
+    staff.open(reverse("admin:index"))
+    staff.page.get_by_role("button", name="Français").click()
+    for name in (
+        "mfa_index",
+        "mfa_deactivate_totp",
+        "mfa_list_webauthn",
+        "mfa_add_webauthn",
+        "mfa_view_recovery_codes",
+        "mfa_generate_recovery_codes",
+        "account_logout",
+        "account_reauthenticate",
+        "mfa_reauthenticate",
+    ):
+        staff.open(reverse(name))
+        expect(staff.page.locator("html")).to_have_attribute("lang", "fr")
+        staff.check(f"french-{name}-{width}")
+    staff.page.context.clear_cookies()
+    staff.open("/admin/login/?ended=idle&ended=not_saved&next=/admin/feeds/")
+    staff.page.get_by_role("button", name="Français").click()
+    staff.page.locator("[name=login], [name=username]").first.fill("robin")
+    staff.page.locator("[name=password]").fill("not the password")
+    staff.page.keyboard.press("Enter")
+    expect(staff.page.get_by_text("ne vont pas ensemble")).to_be_visible()
+    staff.check(f"french-refused-{width}")
