@@ -40,6 +40,7 @@ from feeds.models import (
     AuditSealDelivery,
     Batch,
     BatchItem,
+    CalloutEvent,
     CalloutVersion,
     Case,
     CaseEvent,
@@ -54,10 +55,13 @@ from feeds.models import (
     HistoryExport,
     Incident,
     Invitation,
+    InvitationKey,
+    Knock,
     ListingWalk,
     Mail,
     Operation,
     Preference,
+    SignInLock,
     SourceAccount,
     StatusEvent,
     WebhookEvent,
@@ -203,7 +207,7 @@ def _add(entries: Iterable[AuditEntry]) -> None:
     AuditEntry.objects.bulk_create(telling, batch_size=500)
 
 
-_CUSTOMERS: dict[type[models.Model], str] = {Company: "pk", CaseEvent: "case.company_id", Mail: "case.company_id"}
+_CUSTOMERS: dict[type[models.Model], str] = {Company: "pk", CaseEvent: "case.company_id", Mail: "about.company_id"}
 """Where a row names its customer, if not in `company_id`."""
 
 
@@ -230,11 +234,11 @@ def _stamp(sender: type[AuditEntry], instance: AuditEntry, **_kwargs: Any) -> No
     instance.actor_email = actor.user.email if actor.user else None
     instance.actor_name = actor.name
     instance.source = actor.source
-    instance.reason = _without_numbers(instance.reason or actor.reason)
+    instance.reason = without_numbers(instance.reason or actor.reason)
     instance.remote_addr = actor.remote_addr
     instance.fields = "".join(f",{name}" for name in sorted(instance.changes)) + "," if instance.changes else ""
     for name in _FREE_TEXT & set(instance.changes or ()):
-        instance.changes[name] = [_without_numbers(str(value)) for value in instance.changes[name]]
+        instance.changes[name] = [without_numbers(str(value)) for value in instance.changes[name]]
     context = structlog.contextvars.get_contextvars()
     instance.cid = context.get("request_id") or context.get("task_id")
     row = _about.get()
@@ -246,7 +250,7 @@ _FREE_TEXT = {"note", "notes", "outcome_reason", "reason"}
 _LONG_NUMBER = re.compile(r"\d{8,}")
 
 
-def _without_numbers(text: str) -> str:
+def without_numbers(text: str) -> str:
     """What people type, with numbers masked that may be a whole account number: this copy can never be corrected."""
     return _LONG_NUMBER.sub(lambda number: mask(number[0]), text)
 
@@ -343,12 +347,30 @@ def hide_value(value: str) -> str:
     return "••••" if value not in ("", "None") else value
 
 
+def kept_models() -> list[type[models.Model]]:
+    """The models whose changes are kept."""
+    return list(_AUDITED)
+
+
+def kept_fields(model: type[models.Model] | None) -> list[str]:
+    """The fields of a model whose changes are kept, in alphabetical order; none of one that is not audited."""
+    options = _AUDITED.get(model, {}) if model else {}
+    return sorted({*options.get("include_fields", ()), *options.get("m2m_fields", ())})
+
+
+def masked_fields(model: type[models.Model] | None) -> list[str]:
+    """The kept fields of which only a mask is kept."""
+    options = _AUDITED.get(model, {}) if model else {}
+    return sorted(options.get("mask_fields", ()))
+
+
 NOT_AUDITED: dict[type[models.Model], str] = {
     AuditEntry: "is the history",
     AuditSeal: "append-only by itself, and chained",
     AuditSealDelivery: "bookkeeping of seals on their way; failures show on the page of the seals",
     AuditPurge: "append-only by itself; each is an event as well",
     BatchItem: "says which companies one click was about; that they were asked for is in each company's history",
+    CalloutEvent: "a story that is only ever added to; every move of a version is in its history",
     CaseEvent: "a story that is only ever added to; what it tells is in the case's history, a note is an event",
     CodatQuota: "a reading of Codat's counter",
     DailyFigure: "counts of the day",
@@ -357,8 +379,11 @@ NOT_AUDITED: dict[type[models.Model], str] = {
     HistoryCheck: "result of a verification; that it was asked for and what it found are events",
     HistoryExport: "bookkeeping of exports; that one began, ended or was broken off are events",
     Heartbeat: "proof of life of a process",
+    InvitationKey: "the hash of a key; that one was made, and for what, is an event of its invitation",
+    Knock: "counts wrong keys for some minutes",
     ListingWalk: "how far a reading of Codat's list has come",
     Mail: "the outbox; that one was sent, or given up, is an event",
+    SignInLock: "counts failed sign-ins for some minutes; each of them, and a lock taken off, is an event",
     StatusEvent: "a log of what Codat showed, only ever added to; the status is in the history of its row",
     WebhookEvent: "the inbox, written by Codat; what it leads to is in the history of the rows, asking again an event",
 }

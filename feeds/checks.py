@@ -31,6 +31,7 @@ SHORTEST_RETENTION_DAYS = 365
 """As the triggers of migration 0022 have it."""
 SHORTEST_METRICS_TOKEN = 32
 LONGEST_EMERGENCY_HOURS = 72
+LONGEST_INVITATION_DAYS = 90
 WORKER_OVERHEAD_SECONDS = 3
 """Measured: what a task may take beyond its timeout before its worker is replaced."""
 
@@ -620,6 +621,71 @@ def seals_leave_the_host() -> list[CheckMessage]:
     )
 
 
+# --- The customer's pages --------------------------------------------------------------------------------------------
+def institution_is_named() -> list[CheckMessage]:
+    """E070: customers have to see from whom the page and the mail are."""
+    if not settings.IS_PRODUCTION or settings.INSTITUTION_NAME.strip():
+        return []
+    return _error(70, "INSTITUTION_NAME is not set.", "Set it to the name by which customers know the bank.")
+
+
+def institution_has_a_phone() -> list[CheckMessage]:
+    """E071: every page for customers says whom to call."""
+    if not settings.IS_PRODUCTION or settings.INSTITUTION_PHONE.strip():
+        return []
+    return _error(71, "INSTITUTION_PHONE is not set.", "Set it to the number that customers call when they are stuck.")
+
+
+def invitations_live_for_days() -> list[CheckMessage]:
+    """E072: a link in a mail lives long enough to be read, and not for ever."""
+    if 1 <= settings.INVITATION_DAYS <= LONGEST_INVITATION_DAYS:
+        return []
+    return _error(
+        72,
+        f"INVITATION_DAYS is not between 1 and {LONGEST_INVITATION_DAYS}.",
+        "Set INVITATION_DAYS to how many days an invitation may be used; 14 is usual.",
+    )
+
+
+def reminder_comes_before_the_end() -> list[CheckMessage]:
+    """E073: a reminder of an invitation that has run out helps nobody."""
+    if 1 <= settings.INVITATION_REMIND_DAYS < max(settings.INVITATION_DAYS, 2):
+        return []
+    return _error(
+        73,
+        "INVITATION_REMIND_DAYS is not between 1 and the days an invitation lives.",
+        "Set INVITATION_REMIND_DAYS to less than INVITATION_DAYS; 4 is usual.",
+    )
+
+
+def link_origins_are_origins() -> list[CheckMessage]:
+    """E074: they stand in the content security policy; a wrong one keeps every customer from leaving our page."""
+    origins = settings.CODAT_LINK_ORIGINS
+    wrong = [it for it in origins if not _is_origin(it)]
+    if origins and not wrong:
+        return []
+    return _error(
+        74,
+        f"CODAT_LINK_ORIGINS names {', '.join(wrong)}, which is no https:// origin."
+        if wrong
+        else "CODAT_LINK_ORIGINS is empty: the button on the customer's page would lead nowhere.",
+        "Set CODAT_LINK_ORIGINS to where Codat's links lead, such as https://*.codat.io, without a path.",
+    )
+
+
+def _is_origin(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        _port = parts.port
+    except ValueError:
+        return False
+    is_bare = bool(parts.hostname) and text == f"{parts.scheme}://{parts.netloc}" and "@" not in parts.netloc
+    on_this_machine = settings.CODAT_SANDBOX or _is_loopback(text)
+    beside_the_stand_in = on_this_machine and parts.scheme == "http" and not settings.IS_PRODUCTION
+    is_one = not any(character in text for character in " ;,")
+    return is_bare and is_one and (parts.scheme == "https" or beside_the_stand_in)
+
+
 _UNSENT_MAIL = frozenset(f"django.core.mail.backends.{name}" for name in ("console", "dummy", "filebased", "locmem"))
 
 CHECKS: Sequence[Check] = (
@@ -664,6 +730,11 @@ CHECKS: Sequence[Check] = (
     proxies_are_counted,
     body_limit_makes_sense,
     session_cookie_is_bound_to_the_host,
+    institution_is_named,
+    institution_has_a_phone,
+    invitations_live_for_days,
+    reminder_comes_before_the_end,
+    link_origins_are_origins,
 )
 ARITHMETIC: Sequence[Check] = (
     http_timeouts_fit_the_task,

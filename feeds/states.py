@@ -428,22 +428,22 @@ CASE_NEXT_STEPS: dict[str, Text] = {
 }
 """What the owner of a case does next, by its cause."""
 
-_REPAIR = ("verify_now", "refresh_link", "generate_credentials", "revoke_credentials")
+_REPAIR = ("verify_now", "invite_to_reconnect", "refresh_link", "generate_credentials", "revoke_credentials")
 _TALK = ("note", "snooze", "hand_over")
 
 CASE_PLAYBOOKS: dict[str, tuple[str, ...]] = {
     CaseCause.UNKNOWN: (*_REPAIR, *_TALK, "close"),
-    CaseCause.QUICKBOOKS_SILENT: ("refresh_link", "verify_now", "generate_credentials", "snooze", "note", "hand_over",
-                                  "revoke_credentials", "close"),
-    CaseCause.CREDENTIALS_REVOKED: ("generate_credentials", "refresh_link", "verify_now", *_TALK, "revoke_credentials",
-                                    "close"),
+    CaseCause.QUICKBOOKS_SILENT: ("invite_to_reconnect", "refresh_link", "verify_now", "generate_credentials", "snooze",
+                                  "note", "hand_over", "revoke_credentials", "close"),
+    CaseCause.CREDENTIALS_REVOKED: ("generate_credentials", "invite_to_reconnect", "refresh_link", "verify_now", *_TALK,
+                                    "revoke_credentials", "close"),
     CaseCause.CUSTOMER_STOPPED: ("note", "snooze", "close", "hand_over", *_REPAIR),
-    CaseCause.UNLINKED_BY_STAFF: ("note", "hand_over", "refresh_link", "verify_now", "generate_credentials", "snooze",
-                                  "revoke_credentials", "close"),
-    CaseCause.CODAT_INCIDENT: ("snooze", "verify_now", "note", "hand_over", "refresh_link", "generate_credentials",
-                               "revoke_credentials", "close"),
+    CaseCause.UNLINKED_BY_STAFF: ("note", "hand_over", "invite_to_reconnect", "refresh_link", "verify_now",
+                                  "generate_credentials", "snooze", "revoke_credentials", "close"),
+    CaseCause.CODAT_INCIDENT: ("snooze", "verify_now", "note", "hand_over", "invite_to_reconnect", "refresh_link",
+                               "generate_credentials", "revoke_credentials", "close"),
     CaseCause.ACCOUNT_CLOSED: ("note", "close", "revoke_credentials", "verify_now", "snooze", "hand_over",
-                               "refresh_link", "generate_credentials"),
+                               "invite_to_reconnect", "refresh_link", "generate_credentials"),
 }  # fmt: skip
 """Cause -> the actions of the case page in the order they help. Every playbook offers every action."""
 
@@ -661,6 +661,10 @@ BROKEN_CONNECTION_STATUSES = (ConnectionStatus.UNLINKED, ConnectionStatus.DEAUTH
 """A connection in one of these was connected once and is not any more."""
 
 
+UNCONNECTED = (AccountStatus.PENDING, AccountStatus.DISCONNECTED)
+"""An account in one of these is read by QuickBooks once its customer has followed a link: never was, or is no more."""
+
+
 def feed_is_broken(
     connection_status: str, account_statuses: Iterable[str], *, was_connected: bool, lost: bool = False
 ) -> bool:
@@ -677,13 +681,13 @@ def feed_is_broken(
     return whole or AccountStatus.DISCONNECTED in account_statuses
 
 
-def link_is_needed(connection_status: str, *, account_is_disconnected: bool) -> bool:
-    """Whether the customer needs a link: to connect, or to reconnect what QuickBooks no longer reads.
+def link_is_needed(connection_status: str, *, account_is_unconnected: bool) -> bool:
+    """Whether the customer needs a link: to connect, to connect accounts added later, or to reconnect.
 
-    `account_is_disconnected`: QuickBooks has stopped reading at least one account that Codat still has. Codat calls a
-    connection Linked until all of its accounts are disconnected, so Linked alone does not mean that all is well.
+    `account_is_unconnected`: QuickBooks does not read at least one account that Codat has (`UNCONNECTED`). Codat calls
+    a connection Linked from the first account to the last, so Linked alone does not mean that all is well.
     """
-    return connection_status != ConnectionStatus.LINKED or account_is_disconnected
+    return connection_status != ConnectionStatus.LINKED or account_is_unconnected
 
 
 def account_is_broken(connection_status: str, account_status: str, *, lost: bool = False) -> bool:

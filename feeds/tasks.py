@@ -22,6 +22,7 @@ from feeds.services import (
     health,
     history_checks,
     inbox,
+    invitation_keys,
     invitations,
     links,
     lockouts,
@@ -95,9 +96,10 @@ def clear_expired_links() -> str:
 
 @task
 def end_invitations() -> str:
-    """Write down which invitations have run out, and forget who knocked with wrong keys."""
+    """Write down which invitations have run out; forget their keys, and who knocked with wrong ones."""
     door.prune_knocks()
-    return f"{invitations.end_expired()} ended"
+    ended = invitations.end_expired()
+    return f"{ended} ended, {invitation_keys.prune()} keys forgotten"
 
 
 @task
@@ -176,7 +178,7 @@ def purge_history() -> str:
 @task
 def prune_mails() -> str:
     """Keep the outbox short."""
-    return f"{outbox.prune(older_than=timedelta(days=30))} deleted"
+    return f"{outbox.prune()} deleted"
 
 
 @task

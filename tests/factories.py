@@ -24,10 +24,13 @@ from feeds.models import (
     Connection,
     DriftFinding,
     DriftReport,
+    HistoryCheck,
+    HistoryExport,
     Incident,
     Invitation,
     Mail,
     Operation,
+    SignInLock,
     SourceAccount,
     StatusEvent,
     WebhookEvent,
@@ -39,8 +42,12 @@ from feeds.states import (
     CaseEventKind,
     CaseOutcome,
     CaseState,
+    CheckState,
     ConnectionStatus,
     DriftKind,
+    ExportFormat,
+    ExportKind,
+    ExportState,
     MailKind,
     MailState,
     OnboardingState,
@@ -373,3 +380,41 @@ class CalloutVersionFactory(DjangoModelFactory[CalloutVersion]):
     body_fr = "Préparez votre mot de passe QuickBooks."
     state_since = factory.LazyFunction(timezone.now)
     state_by_name = "Robin Staff"
+
+
+class HistoryCheckFactory(DjangoModelFactory[HistoryCheck]):
+    """A verification of the change history that found nothing wrong."""
+
+    class Meta:
+        model = HistoryCheck
+
+    state = CheckState.INTACT
+    requested_by_name = "Ada Underhill"
+    asked_at = factory.LazyFunction(timezone.now)
+    finished_at = factory.SelfAttribute("asked_at")
+
+
+class HistoryExportFactory(DjangoModelFactory[HistoryExport]):
+    """An export of the change history that ended."""
+
+    class Meta:
+        model = HistoryExport
+
+    kind = ExportKind.HISTORY
+    format = ExportFormat.CSV
+    state = ExportState.DONE
+    reason = "The yearly review."
+    requested_by_name = "Ada Underhill"
+    started_at = factory.LazyFunction(timezone.now)
+    finished_at = factory.SelfAttribute("started_at")
+
+
+class SignInLockFactory(DjangoModelFactory[SignInLock]):
+    """A sign-in that failed once a moment ago."""
+
+    class Meta:
+        model = SignInLock
+
+    username = factory.Sequence(lambda n: f"robin{n}")
+    ip_address = "192.0.2.9"
+    failures_since_start = 1

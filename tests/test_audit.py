@@ -16,6 +16,7 @@ from feeds import audit, tasks
 from feeds.audit import Actor
 from feeds.models import (
     AccessGrant,
+    Approval,
     AuditEntry,
     Batch,
     CalloutVersion,
@@ -23,6 +24,7 @@ from feeds.models import (
     Company,
     Connection,
     Incident,
+    Invitation,
     Operation,
     Preference,
     SourceAccount,
@@ -31,12 +33,14 @@ from feeds.services import accounts, onboarding
 from feeds.states import CaseCause, OperationState
 from tests.factories import (
     AccessGrantFactory,
+    ApprovalFactory,
     BatchFactory,
     CalloutVersionFactory,
     CaseFactory,
     CompanyFactory,
     ConnectionFactory,
     IncidentFactory,
+    InvitationFactory,
     OperationFactory,
     SourceAccountFactory,
     UserFactory,
@@ -57,6 +61,8 @@ CHANGES: dict[type[models.Model], tuple[Callable[[], Any], str, object]] = {
     CalloutVersion: (CalloutVersionFactory, "title_fr", "Avant"),
     Preference: (lambda: Preference.objects.create(user=UserFactory(), language="en"), "language", "fr"),
     Incident: (IncidentFactory, "note", "Codat's status page"),
+    Approval: (ApprovalFactory, "comment", "As agreed with the customer."),
+    Invitation: (InvitationFactory, "contact_email", "alex@bakery.example"),
     AccessGrant: (AccessGrantFactory, "ended_by_name", "Rosa Marchetti"),
     User: (UserFactory, "email", "robin@bank.example"),
     Group: (lambda: Group.objects.create(name="Night shift"), "name", "Day shift"),

@@ -35,6 +35,9 @@ PRODUCTION: dict[str, Any] = {
     "AUDIT_SEAL_TO": ["file:///mnt/worm/seals.jsonl", "mailto:audit@bank.example", "https://a:b@vault.bank.example/s"],
     "DATABASES": {"default": {"ENGINE": "django.db.backends.postgresql", "OPTIONS": {}}},
     "CODAT_PORTAL_URL": "https://app.codat.io",
+    "INSTITUTION_NAME": "Maple Harbour Bank",
+    "INSTITUTION_PHONE": "+1 555 0100",
+    "CODAT_LINK_ORIGINS": ["https://*.codat.io"],
 }
 PROVIDER: dict[str, Any] = {
     "OIDC_ISSUER": "https://id.bank.example",
@@ -99,6 +102,16 @@ WHOLE_HEADER = base64.b64encode(b"an-invented-key-that-was-encoded-already").dec
 @pytest.mark.parametrize(
     ("expected", "changes"),
     [
+        ("feeds.E070", {"INSTITUTION_NAME": " "}),
+        ("feeds.E071", {"INSTITUTION_PHONE": ""}),
+        ("feeds.E072", {"INVITATION_DAYS": 91}),
+        ("feeds.E073", {"INVITATION_REMIND_DAYS": 0}),
+        ("feeds.E073", {"INVITATION_REMIND_DAYS": 14}),
+        ("feeds.E074", {"CODAT_LINK_ORIGINS": []}),
+        ("feeds.E074", {"CODAT_LINK_ORIGINS": ["http://link.codat.io"]}),
+        ("feeds.E074", {"CODAT_LINK_ORIGINS": ["https://link.codat.io/companies"]}),
+        ("feeds.E074", {"CODAT_LINK_ORIGINS": ["https://*.codat.io", "codat.io"]}),
+        ("feeds.E074", {"CODAT_LINK_ORIGINS": ["https://a.codat.io; script-src *"]}),
         ("feeds.E001", {"CODAT_API_KEY": ""}),
         ("feeds.E002", {"CODAT_SANDBOX": True}),
         ("feeds.E003", {"CODAT_BASE_URL": "http://api.codat.io"}),

@@ -17,9 +17,9 @@ from pytest_django.fixtures import Settings
 
 from feeds.banking import mask
 from feeds.models import AuditEntry, Company, Invitation, InvitationKey, Knock
-from feeds.services import door, invitation_keys, invitations, onboarding
-from feeds.states import InvitationPurpose, InvitationState, OnboardingState
-from tests.factories import CompanyFactory, SourceAccountFactory
+from feeds.services import door, invitation_keys, invitations, onboarding, sync
+from feeds.states import CalloutState, InvitationPurpose, InvitationState, OnboardingState
+from tests.factories import CalloutVersionFactory, CompanyFactory, SourceAccountFactory
 from tests.sandbox_process import SandboxProcess
 from tests.services.grid import RM
 
@@ -44,11 +44,17 @@ def onboarded(drain_queue: Callable[[], int]) -> Company:
     return company
 
 
-def invite(company: Company, *, language: str = "en", days: int | None = None) -> Invitation:
-    """An invitation to connect."""
+def invite(
+    company: Company,
+    *,
+    purpose: InvitationPurpose = InvitationPurpose.CONNECT,
+    language: str = "en",
+    days: int | None = None,
+) -> Invitation:
+    """An invitation."""
     return invitations.invite(
         company,
-        purpose=InvitationPurpose.CONNECT,
+        purpose=purpose,
         contact_name="Alex Doe",
         contact_email="alex@maple.example",
         language=language,
@@ -239,8 +245,6 @@ def test_before_onboarding_is_done_the_page_asks_for_a_moment(client: Client) ->
 def test_the_page_follows_until_every_account_is_connected(
     client: Client, ready: Company, codat: SandboxProcess, drain_queue: Callable[[], int]
 ) -> None:
-    from feeds.services import sync
-
     invitation = invite(ready)
     address = address_of(invitation)
     client.post(address)
@@ -259,6 +263,80 @@ def test_the_page_follows_until_every_account_is_connected(
     invitation.refresh_from_db()
     assert invitation.state == InvitationState.CONNECTED
     assert "Your bank feed is connected" in client.get(address).content.decode()
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("language", "words"),
+    [("en", "Have your QuickBooks password ready."), ("fr", "Préparez votre mot de passe QuickBooks.")],
+)
+def test_the_published_callout_stands_above_the_button_in_the_pages_language(
+    client: Client, ready: Company, language: str, words: str
+) -> None:
+    address = address_of(invite(ready, language=language))
+    CalloutVersionFactory(state=CalloutState.APPROVED, body_en="Not yet.", body_fr="Pas encore.")
+    assert 'class="callout"' not in client.get(address).content.decode()
+    CalloutVersionFactory(published=True)
+    page = client.get(address).content.decode()
+    assert words in page
+    assert "Not yet." not in page
+    assert "Pas encore." not in page
+
+
+@pytest.mark.django_db
+def test_the_page_takes_the_same_few_queries_whatever_stands_on_it(client: Client, ready: Company) -> None:
+    CalloutVersionFactory(published=True)
+    address = address_of(invite(ready))
+    with CaptureQueriesContext(database) as two_accounts:
+        client.get(address)
+    connection = ready.connections.get()
+    for _ in range(20):
+        SourceAccountFactory(company=ready, connection=connection, status="pending")
+    with CaptureQueriesContext(database) as many:
+        client.get(address)
+    # Wrong keys of the address, the key, accounts, connection, callout.
+    assert len(two_accounts) == len(many) == 5
+
+
+@pytest.mark.django_db
+def test_an_account_that_was_added_later_is_connected_by_the_button(
+    client: Client, ready: Company, codat: SandboxProcess, drain_queue: Callable[[], int]
+) -> None:
+    connection = ready.connections.get()
+    codat.connect(ready.codat_id, connection.codat_id)
+    sync.refresh_company(ready, actor=RM)
+    added = SourceAccountFactory(company=ready, name="Payroll", account_number="4000100003")
+    invitation = invite(ready, purpose=InvitationPurpose.ADD_ACCOUNTS)
+    address = address_of(invitation)
+    assert "We are preparing" in client.get(address).content.decode()
+
+    ready.refresh_from_db()
+    onboarding.request(ready, actor=RM)
+    drain_queue()
+    page = client.get(address).content.decode()
+    assert "Connected: 2 of 3 accounts" in page
+    assert "Connect bank feeds</button>" in page
+    answer = client.post(address)
+    assert answer.status_code == 303
+    assert requests.get(answer["Location"], timeout=10).status_code == 200
+
+    added.refresh_from_db()
+    codat.connect(ready.codat_id, connection.codat_id, accountIds=[added.account_id])
+    sync.refresh_company(ready, actor=RM)
+    invitation.refresh_from_db()
+    assert invitation.state == InvitationState.CONNECTED
+
+
+@pytest.mark.django_db
+def test_a_press_on_a_page_that_was_open_too_long_shows_that_all_is_done(
+    client: Client, ready: Company, codat: SandboxProcess
+) -> None:
+    address = address_of(invite(ready))
+    codat.connect(ready.codat_id, ready.connections.get().codat_id)
+    sync.refresh_company(ready, actor=RM)
+    answer = client.post(address)
+    assert answer.status_code == 200
+    assert "Your bank feed is connected" in answer.content.decode()
 
 
 @pytest.mark.django_db

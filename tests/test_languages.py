@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.core import mail
 from django.test import Client
 from django.urls import reverse
+from django.utils import translation
+from django.utils.formats import date_format
 
 from feeds.admin.companies import CompanyAdmin
 from feeds.models import AuditEntry, Preference
@@ -180,3 +184,17 @@ def test_addresses_are_written_to_in_their_owners_language() -> None:
     }
     assert settings.LANGUAGE_CODE == "en"
     assert mail.outbox == []
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("TIME_FORMAT", "14 h 05"),
+        ("DATETIME_FORMAT", "26 novembre 2026, 14 h 05"),
+        ("SHORT_DATETIME_FORMAT", "2026-11-26 14 h 05"),
+    ],
+)
+def test_a_time_in_french_says_its_hour_once(name: str, shown: str) -> None:
+    with translation.override("fr"):
+        at = datetime(2026, 11, 26, 14, 5, tzinfo=UTC)
+        assert date_format(at, name).replace("\N{NO-BREAK SPACE}", " ") == shown

@@ -22,7 +22,7 @@ import pytest
 import structlog
 from django.apps import apps
 from django.conf import settings as django_settings
-from django.core import serializers
+from django.core import mail, serializers
 from django.core.management import call_command
 from django.db import models
 from django.test import Client
@@ -34,7 +34,18 @@ from feeds import queue
 from feeds.audit import Actor
 from feeds.codat.errors import CodatError
 from feeds.models import Company, Connection, SourceAccount, WebhookEvent
-from feeds.services import accounts, connections, credentials, links, onboarding, seals, sync
+from feeds.services import (
+    accounts,
+    connections,
+    credentials,
+    invitation_keys,
+    invitations,
+    links,
+    onboarding,
+    seals,
+    sync,
+)
+from feeds.states import InvitationPurpose
 from tests import webhooks
 from tests.factories import PASSWORD, CompanyFactory, SourceAccountFactory, UserFactory
 from tests.sandbox_process import SandboxProcess
@@ -200,6 +211,7 @@ def everything_done_once(kept: Kept, codat: SandboxProcess, drain: Drain, client
     generated = credentials.generate(connection, actor=actor)
     kept.secrets |= {"credentials user": generated.username, "credentials password": generated.password}
     client.force_login(user)
+    invite_and_press(kept, actor, drain)
     look_at_the_screens(kept, client, company)
     accounts.rename(account, name="Renamed", actor=actor)
     drain()
@@ -218,6 +230,24 @@ def everything_done_once(kept: Kept, codat: SandboxProcess, drain: Drain, client
     kept.shown["command"] = output_of_the_command()
     sign_in(user)
     seals.seal()
+
+
+def invite_and_press(kept: Kept, actor: Actor, drain: Drain) -> None:
+    """The invitation's link on a screen and in a mail, opened, guessed wrong, and pressed."""
+    company = Company.objects.get()
+    invitation = invitations.invite_contact(company, purpose=InvitationPurpose.CONNECT, actor=actor)
+    drain()
+    mailed = re.search(r"/connect/([\w-]{43})", str(mail.outbox[-1].body))
+    assert mailed is not None
+    shown = invitation_keys.address(invitation, made_for=invitation_keys.SHOWN, actor=actor).url
+    kept.secrets |= {"mailed key": mailed[1], "shown key": shown.rpartition("/")[2]}
+    customer = Client()
+    for key in (kept.secrets["mailed key"], kept.secrets["shown key"]):
+        assert customer.get(f"/connect/{key}").status_code == 200
+        assert customer.post(f"/connect/{key}/opened").status_code == 204
+        assert customer.post(f"/connect/{key}").status_code == 303
+    assert customer.get("/connect/" + kept.secrets["shown key"][:-1]).status_code == 404
+    note_link(kept)
 
 
 def sign_in(user: Any) -> None:
@@ -317,7 +347,7 @@ def test_what_the_product_writes_down_holds_no_secret(
     for event in ("credentials_generated", "sign_in_failed", "signed_in"):
         assert event in texts["AuditEntry"]
     assert seals.verify().is_sound
-    assert len(kept.secrets) == 6
+    assert len(kept.secrets) == 10
     assert leaks(kept, codat) == []
 
 

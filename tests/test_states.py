@@ -96,7 +96,7 @@ def test_every_state_of_the_callout_has_its_moves_and_only_what_is_submitted_goe
 def test_every_playbook_offers_every_action_once() -> None:
     assert CASE_PLAYBOOKS.keys() == set(CaseCause)
     actions = sorted(CASE_PLAYBOOKS[CaseCause.UNKNOWN])
-    assert len(set(actions)) == 8
+    assert len(set(actions)) == 9
     for playbook in CASE_PLAYBOOKS.values():
         assert sorted(playbook) == actions
 

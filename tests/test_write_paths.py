@@ -27,13 +27,24 @@ from pytest_django.fixtures import Settings
 from feeds import audit, tasks
 from feeds.models import AuditEntry, Case, Company, Connection, SourceAccount, base
 from feeds.services import onboarding, outbox
-from feeds.states import CaseCause, CaseOutcome, CaseState, ConnectionStatus, MailKind, OnboardingState, WebhookState
+from feeds.states import (
+    CaseCause,
+    CaseOutcome,
+    CaseState,
+    ConnectionStatus,
+    MailKind,
+    MailState,
+    OnboardingState,
+    WebhookState,
+)
 from tests.factories import (
     BatchFactory,
     CaseFactory,
     CompanyFactory,
     ConnectionFactory,
     IncidentFactory,
+    InvitationFactory,
+    MailFactory,
     SourceAccountFactory,
     UserFactory,
     WebhookEventFactory,
@@ -170,6 +181,18 @@ def failed_webhook() -> Any:
     return WebhookEventFactory(state=WebhookState.FAILED)
 
 
+def sent_to_a_customer() -> Any:
+    """A mail to a customer, who may not have got it."""
+    invitation = InvitationFactory()
+    return MailFactory(
+        case=None, invitation=invitation, kind=MailKind.INVITATION, state=MailState.SENT, sent_at=timezone.now()
+    )
+
+
+INVITING = {
+    "purpose": "connect", "contact_name": "Alex Doe", "contact_email": "alex@maple.example", "language": "en",
+    "days": "14",
+}  # fmt: skip
 Data = dict[str, str] | Callable[[], dict[str, str]]
 OBJECT_ACTIONS: dict[str, tuple[Callable[[], Any], Data] | str] = {
     "company onboard": (with_account, {}),
@@ -187,6 +210,13 @@ OBJECT_ACTIONS: dict[str, tuple[Callable[[], Any], Data] | str] = {
     "connection revoke-credentials": (with_link, WHY),
     "connection show-link": (with_link, {}),
     "connection unlink": (lambda: ConnectionFactory(linked=True), WHY),
+    "case invite-to-reconnect": (broken, {}),
+    "company invite": (CompanyFactory, lambda: INVITING),
+    "invitation renew": (InvitationFactory, {}),
+    "invitation revoke": (InvitationFactory, WHY),
+    "invitation send": (InvitationFactory, {}),
+    "invitation show-address": (InvitationFactory, {}),
+    "mail note-bounce": (sent_to_a_customer, {}),
     "case close": (broken, {"outcome": CaseOutcome.NOT_WANTED, **WHY}),
     "case generate-credentials": covered_by("admin/test_cases.py::credentials_generated"),
     "case hand-over": (broken, lambda: {"to": str(UserFactory(role="Support").pk), "text": ""}),
@@ -208,6 +238,7 @@ OBJECT_ACTIONS: dict[str, tuple[Callable[[], Any], Data] | str] = {
 }
 LIST_ACTIONS: dict[str, Callable[[], Any]] = {
     "company onboard_selected": with_account,
+    "company invite_selected": lambda: CompanyFactory(in_codat=True),
     "connection refresh_links": with_link,
     "case take_selected": broken,
     "webhookevent apply_selected_again": failed_webhook,
@@ -307,6 +338,8 @@ TASKS: dict[str, Callable[..., str] | str] = {
     "record_day": NO_HISTORY + "figures",
     "seal_history": NO_HISTORY + "seals",
     "send_seals": NO_HISTORY + "what became of seals on their way",
+    "end_invitations": covered_by("services/test_invitations.py::test_what_has_run_out_is_written_down_once"),
+    "remind_customers": covered_by("services/test_customer_mails.py::test_a_reminder_goes_once_after_some_days"),
     "write_digests": NO_HISTORY + "mails that wait; that they are sent is in the history",
 }
 

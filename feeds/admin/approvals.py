@@ -107,7 +107,9 @@ def not_mine_to_withdraw(approval: Approval) -> Text:
 
 def approval_consequences(approval: Approval) -> list[Text]:
     """What was shown to whoever asked, and what is no longer so."""
-    changed = [f"{it.label}: {it.then} → {it.now}" for it in approvals.compared(approval) if it.differs]
+    user = current_actor().user
+    seen = approvals.compared_for(user, approval) if user is not None else []
+    changed = [f"{it.label}: {it.then} → {it.now}" for it in seen if it.differs]
     sentences: list[Text] = [retold(sentence) for sentence in approval.consequences]
     if changed:
         text = _("Changed since it was asked: %s. It will not be carried out; it has to be asked anew.")
@@ -128,6 +130,10 @@ class ApprovalAdmin(ActionsAdmin[Approval], MirrorAdmin[Approval]):
     search_help_text = SEARCH_BY_COMPANY
 
     until = time_column("expires_at", gettext_lazy("expires"))
+
+    def visible_to(self, request: HttpRequest, queryset: QuerySet[Approval]) -> QuerySet[Approval]:
+        """About customers one sees, and one's own."""
+        return approvals.visible_to(cast(User, request.user), queryset)
 
     @admin.display(description=gettext_lazy("what"))
     def what(self, approval: Approval) -> SafeString:
@@ -166,6 +172,8 @@ class ApprovalAdmin(ActionsAdmin[Approval], MirrorAdmin[Approval]):
     def _page(self, request: HttpRequest, approval: Approval) -> dict[str, Any]:
         """What `admin/feeds/approval/change_form.html` renders."""
         is_waiting = approval.state == ApprovalState.REQUESTED
+        is_seen = approvals.sees_what_it_is_about(cast(User, request.user), approval)
+        compared = approvals.compared_for(cast(User, request.user), approval)
         why_not = not_mine_to_decide(approval) if is_waiting and request.user.has_perm(approvals.DECIDE) else ""
         return {
             "title": approvals.label_of(approval),
@@ -173,12 +181,13 @@ class ApprovalAdmin(ActionsAdmin[Approval], MirrorAdmin[Approval]):
             "approval": approval,
             "what": approvals.label_of(approval),
             "state": _state(approval),
-            "target": _link(approval),
+            "target": _link(approval) if is_seen else approval.target_name,
+            "is_seen": is_seen,
             "buttons": [button for button in self.action_buttons(request, approval) if not button.unavailable],
             "why_not": why_not,
             "nobody_can": is_waiting and not approvals.deciders_of(approval),
-            "compared": approvals.compared(approval),
-            "has_changed": is_waiting and any(it.differs for it in approvals.compared(approval)),
+            "compared": compared,
+            "has_changed": is_waiting and any(it.differs for it in compared),
             "outcome": approvals.outcome_in_words(approval),
             "payload": approvals.payload_in_words(approval),
             "rows": [name for _pk, name, _mark in approval.payload.get("rows", ())][:ROWS],

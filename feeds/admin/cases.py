@@ -8,6 +8,7 @@ from datetime import datetime, time, timedelta
 from typing import Any, cast
 
 from django import forms
+from django.conf import settings
 from django.contrib import admin
 from django.contrib.admin.views.main import ChangeList
 from django.contrib.auth.models import User
@@ -36,11 +37,22 @@ from feeds.admin.base import (
 )
 from feeds.admin.companies import read_from_codat
 from feeds.admin.connections import ConnectionAdmin, gone_from_codat, link_meaning
+from feeds.admin.invitations import contact_mail_preview
 from feeds.admin.timelines import visible_kinds
 from feeds.audit import current_actor
 from feeds.models import Case, Connection
-from feeds.services import cases, gaps, timeline
-from feeds.states import CASE_RIGHTS, CaseCause, CaseOutcome, CaseState, Language, Meaning, Text, Tone
+from feeds.services import cases, gaps, invitations, timeline
+from feeds.states import (
+    CASE_RIGHTS,
+    CaseCause,
+    CaseOutcome,
+    CaseState,
+    InvitationPurpose,
+    Language,
+    Meaning,
+    Text,
+    Tone,
+)
 from feeds.wording import retold
 
 OVERDUE = Meaning(gettext_lazy("overdue"), Tone.BAD, gettext_lazy("It should have been settled by now."))
@@ -159,6 +171,15 @@ def on_connection(action: ObjectAction) -> ObjectAction:
 def is_closed(case: Case) -> Text:
     """Why a case cannot be worked."""
     return "" if case.is_open else _("This case is closed. It opens again by itself when the feed breaks again.")
+
+
+def cannot_invite(case: Case) -> Text:
+    """Why the customer is not invited to reconnect."""
+    return (
+        is_closed(case)
+        or gone_from_codat(case.connection)
+        or invitations.why_not_contact(case.company, InvitationPurpose.RECONNECT)
+    )
 
 
 def cannot_verify(case: Case) -> Text:
@@ -340,6 +361,25 @@ class CaseAdmin(ActionsAdmin[Case], MirrorAdmin[Case]):
         if not case.is_open:
             return " ".join((seen, _("The feed works, and the case is closed.")))
         return " ".join((seen, _("Still broken: %s.") % retold(case.what_is_broken)))
+
+    @object_action(
+        "invite-to-reconnect",
+        gettext_lazy("Invite to reconnect"),
+        permission="feeds.invite_company",
+        consequences=lambda case: [
+            _("The mail below goes to %(name)s, %(address)s, in the customer's language.")
+            % {"name": case.company.contact_name, "address": case.company.contact_email},
+            _("Its link opens our own page for %(days)d days; Codat's link is fetched when the customer presses there.")
+            % {"days": settings.INVITATION_DAYS},
+            _("The timeline tells when the mail was sent, and how far the customer came."),
+        ],
+        unavailable=cannot_invite,
+        preview=lambda case: contact_mail_preview(case.company, InvitationPurpose.RECONNECT),
+    )
+    def invite_to_reconnect(self, request: HttpRequest, case: Case, data: dict[str, Any]) -> str:
+        purpose = InvitationPurpose.RECONNECT
+        invitations.invite_contact(case.company, purpose=purpose, actor=current_actor())
+        return _("The mail is on its way. The timeline tells when it was sent.")
 
     refresh_link = on_connection(ConnectionAdmin.refresh_link)
     show_link = on_connection(ConnectionAdmin.show_link)

@@ -27,7 +27,7 @@ from django.utils.translation import gettext_lazy, ngettext
 from feeds.admin.actions import ActionsAdmin, ReasonForm, Secret, list_action, object_action, report
 from feeds.admin.base import SEARCH_BY_COMPANY, as_of, change_url, named, person, status_pill
 from feeds.admin.connections import LINK_REPLACED, link_secret, no_link_needed, no_live_link
-from feeds.admin.invitations import InviteForm
+from feeds.admin.invitations import InviteForm, contact_mail_preview
 from feeds.admin.timelines import timeline_page
 from feeds.audit import current_actor
 from feeds.banking import USUAL_ROUTING_TYPE, Finding, mask
@@ -35,6 +35,7 @@ from feeds.models import Company, Connection, Operation, SourceAccount
 from feeds.services import access, invitations, link_need, links, onboarding, preflight, sync
 from feeds.services import accounts as account_service
 from feeds.services import companies as company_service
+from feeds.services.approval_rules import INVITING_MANY
 from feeds.services.ledger import ACTIVE_ONBOARDING
 from feeds.states import AccountStatus, InvitationPurpose, OnboardingState, Text
 
@@ -227,6 +228,15 @@ class ManagerFilter(admin.SimpleListFilter):
         return queryset
 
 
+def _one_mail_for_each_language(companies: list[Company], purpose: InvitationPurpose) -> list[tuple[str, str, str]]:
+    """Language in words, its code, and the mail to the first company that gets it in that language."""
+    firsts = {company.language: company for company in reversed(companies)}
+    return [
+        (first.get_language_display(), language, contact_mail_preview(first, purpose))
+        for language, first in sorted(firsts.items())
+    ]
+
+
 # --- Why an action makes no sense now -------------------------------------------------------------------------------
 def cannot_onboard(company: Company) -> Text:
     """Why Onboard has nothing to start."""
@@ -341,7 +351,7 @@ class CompanyAdmin(ActionsAdmin[Company]):
     list_display_links = ("name_and_number",)
     list_select_related = ("manager",)
     list_filter = ("onboarding_state", ManagerFilter, "country", "language")
-    actions = ("onboard_selected", "take_over_selected")
+    actions = ("onboard_selected", "invite_selected", "take_over_selected")
     # The company itself is what is looked up.
     search_company_path = "pk"
     search_help_text = SEARCH_BY_COMPANY
@@ -721,6 +731,36 @@ class CompanyAdmin(ActionsAdmin[Company]):
         result = onboarding.request_many(companies, label=label, actor=current_actor())
         report(request, result.accepted, result.refused)
         return HttpResponseRedirect(change_url(result.batch))
+
+    @list_action(
+        gettext_lazy("Invite selected companies"),
+        permission="feeds.invite_company",
+        four_eyes="invite_companies",
+    )
+    def invite_selected(self, request: HttpRequest, companies: list[Company]) -> HttpResponse | None:
+        """First a page with the addresses and the mail; confirmed, an invitation and a mail for each."""
+        purpose = InvitationPurpose.CONNECT
+        if "confirmed" in request.POST:
+            self.for_each(
+                request,
+                companies,
+                lambda company: invitations.invite_contact(company, purpose=purpose, actor=current_actor()),
+            )
+            return None
+        return TemplateResponse(
+            request,
+            "admin/feeds/company/invite_selected.html",
+            {
+                **self.admin_site.each_context(request),
+                "title": _("Invite selected companies"),
+                "opts": self.opts,
+                "companies": companies,
+                "consequences": INVITING_MANY,
+                "previews": _one_mail_for_each_language(companies, purpose),
+                "action_name": "invite_selected",
+                "checkbox_name": ACTION_CHECKBOX_NAME,
+            },
+        )
 
     def _confirm_selected(self, request: HttpRequest, companies: list[Company]) -> HttpResponse:
         chosen = [company.pk for company in companies]

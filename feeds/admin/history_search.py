@@ -14,6 +14,7 @@ from django.utils.text import capfirst
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
+from feeds import audit
 from feeds.services import history, replay
 from feeds.services.changes import action_labels
 from feeds.services.history import Search
@@ -113,7 +114,7 @@ class SearchForm(forms.Form):
 
 def _fields(kind: str) -> list[tuple[str, str]]:
     found = history.content_type_of(kind)
-    names = replay.kept_fields(found.model_class() if found else None)
+    names = audit.kept_fields(found.model_class() if found else None)
     labels = ((f"{kind}:{name}", history.field_in_words(kind, name)) for name in names)
     return sorted(labels, key=lambda pair: pair[1])
 

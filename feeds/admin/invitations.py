@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from django import forms
 from django.contrib import admin, messages
+from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.utils import timezone
 from django.utils.safestring import SafeString
@@ -23,10 +24,11 @@ from feeds.admin.base import (
     time_column,
 )
 from feeds.audit import current_actor
-from feeds.models import Invitation
+from feeds.models import Company, Invitation
+from feeds.models.invitation import InvitationQuerySet
 from feeds.services import customer_mails, invitation_keys, invitations
 from feeds.services.outbox import LINK_MARK
-from feeds.states import InvitationPurpose, Language, Text
+from feeds.states import INVITATION_MEANINGS, InvitationPurpose, InvitationState, Language, Text
 
 
 class InviteForm(forms.Form):
@@ -70,13 +72,36 @@ def mail_preview(invitation: Invitation) -> str:
     return "\n".join([_("To: %s") % text.to, _("Subject: %s") % text.subject, "", body.strip()])
 
 
+def contact_mail_preview(company: Company, purpose: InvitationPurpose) -> str:
+    """The mail that the company's contact would get now, before there is an invitation."""
+    return mail_preview(invitations.planned(company, purpose))
+
+
+class StateFilter(admin.SimpleListFilter):
+    """Invitations by their state, which follows from times and is no column."""
+
+    title = gettext_lazy("state")
+    parameter_name = "state"
+
+    def lookups(self, request: HttpRequest, model_admin: admin.ModelAdmin[Any]) -> list[tuple[str, Any]]:
+        """Every state, in the order of the funnel."""
+        return [(state.value, INVITATION_MEANINGS[state].label) for state in InvitationState]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Invitation]) -> QuerySet[Invitation]:
+        """Invitations in the chosen state."""
+        chosen = self.value()
+        if chosen not in InvitationState.values:
+            return queryset
+        return cast(InvitationQuerySet, queryset).in_state(InvitationState(chosen), timezone.now())
+
+
 @admin.register(Invitation)
 class InvitationAdmin(ActionsAdmin[Invitation], MirrorAdmin[Invitation]):
     """Read-only: an invitation is made on its company's page."""
 
     list_display = ("what", "company_link", "state_pill", "made", "expires")
     list_select_related = ("company",)
-    list_filter = ("purpose", "language")
+    list_filter = (StateFilter, "purpose", "language")
     search_company_path = "company"
     search_help_text = SEARCH_BY_COMPANY
     fieldsets = (

@@ -1,4 +1,4 @@
-"""Mails to staff: what was told to whom, what was not delivered and why, and Send again."""
+"""Mails to staff and to customers: what was told to whom, what was not delivered and why, and what helps then."""
 
 from __future__ import annotations
 
@@ -15,7 +15,18 @@ from feeds.admin.actions import ActionsAdmin, object_action
 from feeds.admin.base import EMPTY, MirrorAdmin, link_column, status_explained, status_pill, time_column
 from feeds.audit import current_actor
 from feeds.models import Mail
-from feeds.services import outbox
+from feeds.services import customer_mails, outbox
+from feeds.services.outbox import LINK_MARK
+from feeds.states import Text
+
+
+def what_sending_again_means(mail: Mail) -> list[Text]:
+    """To whom it goes, and how old its words are."""
+    to = ", ".join(mail.to.split(","))
+    first = _("The mail goes to %s as it was written; what it tells may have changed since.") % to
+    if mail.invitation_id is not None:
+        return [first, _("It goes to the customer, with a link of its own.")]
+    return [first, _("The customer gets nothing: this mail is for staff.")]
 
 
 @admin.register(Mail)
@@ -23,20 +34,22 @@ class MailAdmin(ActionsAdmin[Mail], MirrorAdmin[Mail]):
     """List and detail, newest first. The text is shown as it was written; nothing of it can be changed."""
 
     list_display = ("subject", "state_now", "kind", "recipients", "written", "sent", "case_link")
-    list_select_related = ("case__company",)
+    list_select_related = ("case__company", "invitation__company")
     list_filter = ("state", "kind")
     search_company_path = "case__company"
     search_help_text = gettext_lazy("Customer number, Codat company id, or the start of the legal name.")
     fieldsets = (
         (None, {"fields": ("subject", "state_words", "plain_error")}),
-        (gettext_lazy("About"), {"fields": ("kind", "case_link", "recipients")}),
-        (gettext_lazy("When"), {"fields": ("written", "sent", "next_attempt", "attempts")}),
+        (gettext_lazy("About"), {"fields": ("kind", "case_link", "invitation_link", "recipients")}),
+        (gettext_lazy("When"), {"fields": ("written", "sent", "came_back", "next_attempt", "attempts")}),
         (gettext_lazy("Text"), {"fields": ("text",)}),
     )
 
     case_link = link_column("case", gettext_lazy("case"))
+    invitation_link = link_column("invitation", gettext_lazy("invitation"))
     written = time_column("created_at", gettext_lazy("written"))
     sent = time_column("sent_at", gettext_lazy("sent"))
+    came_back = time_column("bounced_at", gettext_lazy("came back"))
     next_attempt = time_column("next_attempt_at", gettext_lazy("next attempt"))
 
     @admin.display(description=gettext_lazy("state"))
@@ -57,19 +70,31 @@ class MailAdmin(ActionsAdmin[Mail], MirrorAdmin[Mail]):
 
     @admin.display(description=gettext_lazy("text"))
     def text(self, mail: Mail) -> SafeString:
-        return format_html('<pre class="mail-text">{}</pre>', mail.body)
+        return format_html(
+            '<pre class="mail-text">{}</pre>', mail.body.replace(LINK_MARK, _("(the customer's own link)"))
+        )
 
     @object_action(
         "send-again",
         gettext_lazy("Send again"),
         permission="feeds.resend_mail",
-        consequences=lambda mail: [
-            _("The mail goes to %s as it was written; what it tells may have changed since.")
-            % ", ".join(mail.to.split(",")),
-            _("The customer gets nothing: these mails are for staff."),
-        ],
+        consequences=what_sending_again_means,
         unavailable=outbox.why_not_again,
     )
     def send_again(self, request: HttpRequest, mail: Mail, data: dict[str, Any]) -> str:
         outbox.send_again(mail, actor=current_actor())
         return _("Queued: it is sent within a minute.")
+
+    @object_action(
+        "note-bounce",
+        gettext_lazy("Note that it came back"),
+        permission="feeds.invite_company",
+        consequences=lambda mail: [
+            _("It is noted that this mail did not arrive. No reminder goes to %s.") % mail.to,
+            _("To reach the customer: correct the address on the company's page, then invite anew."),
+        ],
+        unavailable=customer_mails.why_no_bounce,
+    )
+    def note_bounce(self, request: HttpRequest, mail: Mail, data: dict[str, Any]) -> str:
+        customer_mails.note_bounce(mail, actor=current_actor())
+        return _("Noted: it did not arrive.")

@@ -19,6 +19,7 @@ PERMISSIONS: dict[Kind, str] = {
     Kind.OPERATION: "feeds.view_operation",
     Kind.LINK: "feeds.view_connection",
     Kind.CASE: "feeds.view_case",
+    Kind.INVITATION: "feeds.view_invitation",
 }
 """What one must be allowed to see to be told of it."""
 

@@ -10,11 +10,12 @@ from django.db import models
 from django.db.models import F, Q
 from django.utils.translation import gettext_lazy as _
 
+from feeds.models.base import AuditedQuerySet
 from feeds.models.company import Company
 from feeds.states import ACCESS_MEANINGS, AccessState, Meaning
 
 
-class AccessGrantQuerySet(models.QuerySet["AccessGrant"]):
+class AccessGrantQuerySet(AuditedQuerySet["AccessGrant"]):
     """Sets of grants that several rooms ask for."""
 
     def in_force(self, now: datetime) -> AccessGrantQuerySet:
@@ -43,6 +44,7 @@ class AccessGrant(models.Model):
     ended_by_name = models.CharField(_("ended by"), max_length=200, blank=True)
 
     objects = AccessGrantQuerySet.as_manager()
+    bookkeeping: ClassVar = frozenset({"user_name", "created_at"})
 
     class Meta:
         verbose_name = _("emergency access")

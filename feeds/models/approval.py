@@ -11,7 +11,7 @@ from django.db import models
 from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
-from feeds.models.base import TimeStamped
+from feeds.models.base import TIMES, AuditedQuerySet, TimeStamped
 from feeds.models.company import Company
 from feeds.models.operation import Operation
 from feeds.states import (
@@ -74,6 +74,13 @@ class Approval(TimeStamped):
     )
     outcome = models.TextField(_("what became of it"), blank=True)
     finished_at = models.DateTimeField(_("finished"), null=True, blank=True)
+
+    objects = AuditedQuerySet["Approval"].as_manager()
+    # The entries of the others say the same: who, when and of what is in each of them.
+    bookkeeping: ClassVar = TIMES | {
+        "target_type", "target_pk", "key", "requested_by", "decided_by", "decided_at", "rows_done", "refusals",
+        "finished_at",
+    }  # fmt: skip
 
     class Meta:
         verbose_name = _("request for approval")

@@ -13,7 +13,7 @@ from django.utils.translation import gettext_lazy as _
 from feeds import callout_text
 from feeds.callout_text import MAX_BODY, MAX_TITLE
 from feeds.models import lookups  # noqa: F401  # the constraints below are written with it
-from feeds.models.base import TimeStamped
+from feeds.models.base import TIMES, AuditedQuerySet, TimeStamped
 from feeds.states import CALLOUT_MEANINGS, CalloutEventKind, CalloutState, Meaning, describe
 
 
@@ -85,6 +85,9 @@ class CalloutVersion(TimeStamped):
     attested_by_name = models.CharField(
         _("last attested by"), max_length=200, blank=True, editable=False, help_text=_("Who looked into the Portal.")
     )
+
+    objects = AuditedQuerySet["CalloutVersion"].as_manager()
+    bookkeeping: ClassVar = TIMES | {"state_since"}
 
     class Meta:
         verbose_name = _("callout version")

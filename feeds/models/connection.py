@@ -50,8 +50,8 @@ class Connection(TimeStamped, Mirrored):
 
     objects = AuditedQuerySet["Connection"].as_manager()
     bookkeeping: ClassVar = TIMES | READING | {
-        "link_url", "link_expires_at", "polled_at", "poll_due_at", "poll_failures", "accounts_in_codat",
-        "codat_created_at",
+        "link_url", "link_expires_at", "link_shown_at", "polled_at", "poll_due_at", "poll_failures",
+        "accounts_in_codat", "codat_created_at",
     }  # fmt: skip
 
     class Meta:

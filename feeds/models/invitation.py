@@ -11,7 +11,7 @@ from django.db.models import Q
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
-from feeds.models.base import TimeStamped
+from feeds.models.base import TIMES, AuditedQuerySet, TimeStamped
 from feeds.models.company import Company
 from feeds.states import (
     INVITATION_MEANINGS,
@@ -23,13 +23,34 @@ from feeds.states import (
     describe,
 )
 
+FURTHEST = (
+    ("linked_at", InvitationState.LINKED),
+    ("started_at", InvitationState.STARTED),
+    ("opened_at", InvitationState.OPENED),
+    ("sent_at", InvitationState.SENT),
+)
+"""Column -> the state of an invitation that still lives and got so far, the furthest first."""
 
-class InvitationQuerySet(models.QuerySet["Invitation"]):
+
+class InvitationQuerySet(AuditedQuerySet["Invitation"]):
     """Sets of invitations that several rooms ask for."""
 
     def live(self, now: datetime) -> InvitationQuerySet:
         """Invitations whose link opens the page."""
         return self.filter(ended_at__isnull=True, expires_at__gt=now)
+
+    def in_state(self, state: InvitationState, now: datetime) -> InvitationQuerySet:
+        """Invitations whose `state` is this one at `now`."""
+        if state == InvitationState.EXPIRED:
+            return self.filter(Q(end=InvitationEnd.EXPIRED) | Q(end="", expires_at__lte=now))
+        if state in InvitationEnd.values:
+            return self.filter(end=state)
+        rows = self.filter(end="", expires_at__gt=now)
+        for column, reached in FURTHEST:
+            rows = rows.filter(**{f"{column}__isnull": reached != state})
+            if reached == state:
+                break
+        return rows
 
 
 class Invitation(TimeStamped):
@@ -66,6 +87,8 @@ class Invitation(TimeStamped):
     presses = models.PositiveIntegerField(_("times pressed"), default=0)
 
     objects = InvitationQuerySet.as_manager()
+    bookkeeping: ClassVar = TIMES | {"made_by", "made_by_name", "presses"}
+    """Who made it is the actor of its first entry; each press is an event with the link that was handed over."""
 
     class Meta:
         verbose_name = _("invitation")
@@ -87,6 +110,7 @@ class Invitation(TimeStamped):
         ]
         indexes: ClassVar = [
             models.Index(fields=["company", "-id"], name="invitation_company"),
+            models.Index(fields=["end", "-id"], name="invitation_end"),
             models.Index(fields=["expires_at"], name="invitation_expiry", condition=Q(ended_at__isnull=True)),
             models.Index(fields=["started_at"], name="invitation_started", condition=Q(ended_at__isnull=True)),
         ]
@@ -107,13 +131,7 @@ class Invitation(TimeStamped):
             return InvitationState(self.end)
         if self.expires_at <= timezone.now():
             return InvitationState.EXPIRED
-        furthest = (
-            (self.linked_at, InvitationState.LINKED),
-            (self.started_at, InvitationState.STARTED),
-            (self.opened_at, InvitationState.OPENED),
-            (self.sent_at, InvitationState.SENT),
-        )
-        return next((state for at, state in furthest if at), InvitationState.MADE)
+        return next((state for column, state in FURTHEST if getattr(self, column)), InvitationState.MADE)
 
     @property
     def state_meaning(self) -> Meaning:

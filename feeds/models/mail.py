@@ -74,11 +74,23 @@ class Mail(TimeStamped):
             models.Index(fields=["next_attempt_at"], name="mail_due", condition=Q(next_attempt_at__isnull=False)),
             models.Index(fields=["case", "kind", "created_at"], name="mail_case"),
             models.Index(fields=["state", "-id"], name="mail_state"),
+            models.Index(fields=["to"], name="mail_bounced", condition=Q(bounced_at__isnull=False)),
             models.Index(fields=["invitation", "-id"], name="mail_invitation", condition=Q(invitation__isnull=False)),
         ]
 
     def __str__(self) -> str:
         return self.subject
+
+    @property
+    def company_id(self) -> int | None:
+        """The customer it was written to or about; None for a mail to the team about no customer in particular."""
+        about = self.invitation or self.case
+        return about.company_id if about is not None else None
+
+    @property
+    def about(self) -> Case | Invitation | None:
+        """The row of one customer's that it tells of; None for a mail about many, such as a digest."""
+        return self.case or self.invitation
 
     @property
     def state_meaning(self) -> Meaning:

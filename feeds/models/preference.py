@@ -9,7 +9,7 @@ from django.db import models
 from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
-from feeds.models.base import TimeStamped
+from feeds.models.base import TIMES, AuditedQuerySet, TimeStamped
 from feeds.states import Language
 
 
@@ -20,6 +20,9 @@ class Preference(TimeStamped):
         settings.AUTH_USER_MODEL, verbose_name=_("person"), on_delete=models.CASCADE, related_name="preference"
     )
     language = models.CharField(_("language"), max_length=2, choices=Language.choices)
+
+    objects = AuditedQuerySet["Preference"].as_manager()
+    bookkeeping: ClassVar = TIMES
 
     class Meta:
         verbose_name = _("preference")

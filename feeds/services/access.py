@@ -6,6 +6,7 @@ they asked for in an emergency. Everything that hangs on a company is seen with 
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from datetime import timedelta
 from typing import TypeVar
@@ -21,7 +22,7 @@ from django.utils.translation import gettext as _
 
 from feeds import audit, queue
 from feeds.audit import Actor
-from feeds.models import AccessGrant, Batch, Company
+from feeds.models import AccessGrant, Approval, Batch, Company
 from feeds.models.company import CompanyQuerySet
 from feeds.services import outbox, roles
 from feeds.services.errors import Refused
@@ -30,6 +31,7 @@ from feeds.states import MailKind
 SEES_ALL = "feeds.view_all_companies"
 REASSIGN = "feeds.reassign_company"
 BREAK_GLASS = "feeds.break_glass"
+MODEL_BACKEND = "django.contrib.auth.backends.ModelBackend"
 
 Person = AbstractBaseUser | AnonymousUser
 M = TypeVar("M", bound=Model)
@@ -78,6 +80,30 @@ def visible_grants(user: Person, queryset: QuerySet[AccessGrant] | None = None) 
     """The emergency accesses that `user` may know of: their own and those to their customers, or all."""
     grants = AccessGrant.objects.all() if queryset is None else queryset
     return grants if sees_all(user) else grants.filter(Q(user=user.pk) | Q(company__manager=user.pk))
+
+
+def visible_approvals(
+    user: Person, queryset: QuerySet[Approval], of_no_customer: Collection[str]
+) -> QuerySet[Approval]:
+    """The requests that `user` may know of: their own, those about one customer they see, and of the actions
+    `of_no_customer`. One for many rows names many customers: it is for who asked and who sees all.
+    """
+    if sees_all(user):
+        return queryset
+    seen = Q(company__in=visible_companies(user).order_by().values("pk"))
+    return queryset.filter(seen | Q(requested_by=user.pk) | Q(action__in=of_no_customer))
+
+
+def people_who_see(company: Company | None) -> Q:
+    """A condition on users: who sees `company` now. None stands for many companies: who sees all of them."""
+    if settings.RM_SEES_ALL_CUSTOMERS or (company is not None and company.manager_id is None):
+        return Q()
+    # Named, because a site with several ways to sign in has several backends.
+    by_right = Q(pk__in=User.objects.with_perm(SEES_ALL, backend=MODEL_BACKEND).values("pk"))
+    if company is None:
+        return by_right
+    opened = AccessGrant.objects.in_force(timezone.now()).filter(company=company).order_by()
+    return by_right | Q(pk=company.manager_id) | Q(pk__in=list(opened.values_list("user", flat=True)))
 
 
 def can_see(user: Person, company: Company) -> bool:

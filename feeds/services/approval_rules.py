@@ -17,8 +17,19 @@ from django.utils.translation import gettext_lazy
 
 from feeds.audit import Actor
 from feeds.models import Batch, Case, Company, Connection, Operation, SourceAccount, WebhookEvent
-from feeds.services import accounts, cases, companies, connections, credentials, inbox, links, onboarding, people
-from feeds.states import AccountStatus, Text
+from feeds.services import (
+    accounts,
+    cases,
+    companies,
+    connections,
+    credentials,
+    inbox,
+    invitations,
+    links,
+    onboarding,
+    people,
+)
+from feeds.states import AccountStatus, InvitationPurpose, Text
 
 State = dict[str, Any]
 """What a decision is judged on: name -> value, ready for a JSON column. The names are labelled by `LABELS`."""
@@ -38,6 +49,7 @@ class Rule:
     `run(target, data, actor)` carries it out for one object and hands back the ledger row or what was done in words;
     it may raise Refused and CodatError. `state(target)`: what the decision is judged on. `veto(decider, target, data)`:
     why this person may not decide, beyond the permission. `is_many`: it is asked for many rows, each carried out alone.
+    `is_of_customer`: only who sees the customer asks, decides and has it done.
     """
 
     setting: str
@@ -49,6 +61,7 @@ class Rule:
     fields: tuple[str, ...] = ()
     veto: Callable[[User, Any, dict[str, Any]], Text] = _anybody
     is_many: bool = False
+    is_of_customer: bool = True
     words: tuple[Text, ...] = ()
     """For many: what will happen, beside how many rows it happens to."""
 
@@ -116,6 +129,11 @@ def _onboard(company: Company, _data: dict[str, Any], actor: Actor) -> str:
     return ""
 
 
+def _invite(company: Company, _data: dict[str, Any], actor: Actor) -> str:
+    invitations.invite_contact(company, purpose=InvitationPurpose.CONNECT, actor=actor)
+    return ""
+
+
 def _take(case: Case, _data: dict[str, Any], actor: Actor) -> str:
     cases.take(case, actor)
     return ""
@@ -133,6 +151,12 @@ def _not_oneself(decider: User, target: User, data: dict[str, Any]) -> Text:
         return _("Only a superuser decides about superusers.")
     return ""
 
+
+INVITING_MANY = (
+    gettext_lazy("For each company: an invitation to connect is made for its contact, and mailed in its language."),
+    gettext_lazy("Each mail holds a link of its own to our page. It works for days, and can be withdrawn."),
+)
+"""What inviting many means, said on the page before it and in a request for approval."""
 
 RULES: dict[str, Rule] = {
     "revoke_credentials": Rule(
@@ -192,6 +216,7 @@ RULES: dict[str, Rule] = {
         state=people.rights,
         fields=people.FIELDS,
         veto=_not_oneself,
+        is_of_customer=False,
     ),
     "onboard_companies": Rule(
         setting=BULK,
@@ -208,6 +233,16 @@ RULES: dict[str, Rule] = {
             ),
             gettext_lazy("Nothing is sent to the customers."),
         ),
+    ),
+    "invite_companies": Rule(
+        setting=BULK,
+        label=gettext_lazy("Invite companies"),
+        permission="feeds.invite_company",
+        model=Company,
+        run=_invite,
+        state=_company,
+        is_many=True,
+        words=INVITING_MANY,
     ),
     "refresh_links": Rule(
         setting=BULK,

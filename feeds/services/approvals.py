@@ -30,7 +30,7 @@ from feeds import audit, queue
 from feeds.audit import Actor
 from feeds.codat.errors import CodatError
 from feeds.models import Approval, Company, Operation
-from feeds.services import ledger, outbox
+from feeds.services import access, ledger, outbox
 from feeds.services.approval_rules import BULK, LABELS, RULES, Rule, State, company_of
 from feeds.services.errors import Refused
 from feeds.states import ApprovalState, MailKind, Text
@@ -39,7 +39,6 @@ from feeds.wording import recorded, retold
 log = structlog.get_logger(__name__)
 
 DECIDE = "feeds.decide_approval"
-MODEL_BACKEND = "django.contrib.auth.backends.ModelBackend"
 BUDGET = 40.0
 """Seconds after which the rest of many rows is left to another task: a queue task lives sixty."""
 STALLED = timedelta(minutes=5)
@@ -175,15 +174,33 @@ def _write(rule: Rule, action: str, *, actor: Actor, key: str, target_name: str,
 # --- Who decides -----------------------------------------------------------------------------------------------------
 def people_who_may_decide(action: str) -> QuerySet[User]:
     """Active staff who may do `action` themselves and may decide about others' requests."""
-    # Named, because a site with several ways to sign in has several backends.
-    may = [User.objects.with_perm(label, backend=MODEL_BACKEND).values("pk") for label in (DECIDE, _permission(action))]
+    may = [
+        User.objects.with_perm(label, backend=access.MODEL_BACKEND).values("pk")
+        for label in (DECIDE, _permission(action))
+    ]
     return User.objects.filter(is_active=True, is_staff=True, pk__in=may[0]).filter(pk__in=may[1])
 
 
 def deciders_of(approval: Approval) -> list[User]:
     """Who could decide about this request now."""
     others = people_who_may_decide(approval.action).exclude(pk=approval.requested_by_id or 0).order_by("pk")
+    if approval.action in RULES and RULES[approval.action].is_of_customer:
+        others = others.filter(access.people_who_see(approval.company))
     return [user for user in others if not _veto(approval, user)]
+
+
+def visible_to(user: User, queryset: QuerySet[Approval] | None = None) -> QuerySet[Approval]:
+    """The requests that this person may know of: about what they see, and their own."""
+    requests = Approval.objects.all() if queryset is None else queryset
+    others = [action for action, rule in RULES.items() if not rule.is_of_customer and user.has_perm(rule.permission)]
+    return access.visible_approvals(user, requests, others)
+
+
+def sees_what_it_is_about(user: User, approval: Approval) -> bool:
+    """Whether this person sees the customer now; of many customers, whether they see all there are."""
+    if approval.action in RULES and not RULES[approval.action].is_of_customer:
+        return True
+    return access.sees_all(user) if approval.company is None else access.can_see(user, approval.company)
 
 
 def waiting_for(user: User) -> QuerySet[Approval]:
@@ -191,9 +208,11 @@ def waiting_for(user: User) -> QuerySet[Approval]:
     if not user.has_perm(DECIDE):
         return Approval.objects.none()
     mine = [action for action, rule in RULES.items() if user.has_perm(rule.permission)]
-    waiting = Approval.objects.filter(
-        state=ApprovalState.REQUESTED, action__in=mine, expires_at__gt=timezone.now()
-    ).exclude(requested_by=user)
+    waiting = (
+        visible_to(user)
+        .filter(state=ApprovalState.REQUESTED, action__in=mine, expires_at__gt=timezone.now())
+        .exclude(requested_by=user)
+    )
     return waiting.exclude(action="change_roles", target_pk=user.pk)
 
 
@@ -207,6 +226,8 @@ def why_not_decide(approval: Approval, user: User | None) -> Text:
         return _("You asked for this yourself: a colleague has to decide.")
     if approval.action not in RULES or not user.has_perm(_permission(approval.action)):
         return _("You may not do this yourself, so you cannot approve it either.")
+    if not sees_what_it_is_about(user, approval):
+        return _("This is about customers that you do not see: a colleague who sees them has to decide.")
     return _veto(approval, user)
 
 
@@ -333,6 +354,8 @@ def _cannot_run(approval: Approval) -> str:
     asker = approval.requested_by
     if asker is None or not asker.is_active or not asker.has_perm(_permission(approval.action)):
         return _("%s may no longer do this. Nothing was done.") % approval.requested_by_name
+    if approval.company is not None and not sees_what_it_is_about(asker, approval):
+        return _("%s no longer sees this customer. Nothing was done.") % approval.requested_by_name
     if RULES[approval.action].is_many:
         return ""  # each row is looked at when its turn comes
     target = target_of(approval)
@@ -413,6 +436,9 @@ def _do_row(approval: Approval, pk: int, mark: str) -> str:
     target = rule.model._default_manager.filter(pk=pk).first()
     if target is None:
         return _("It no longer exists.")
+    company = company_of(target)
+    if company is not None and not access.companies_of(_executor(approval)).filter(pk=company.pk).exists():
+        return _("%s no longer sees this customer.") % approval.requested_by_name
     if fingerprint(approval.action, target) != mark:
         return _("Changed since it was asked.")
     try:
@@ -503,6 +529,11 @@ def compared(approval: Approval) -> list[Compared]:
         Compared(LABELS.get(name, name), _said(name, then), _said(name, now[name]) if name in now else _("gone"))
         for name, then in approval.judged_on.items()
     ]
+
+
+def compared_for(user: User, approval: Approval) -> list[Compared]:
+    """As `compared`; nothing for whoever asked and no longer sees the customer: how it stands now is not theirs."""
+    return compared(approval) if sees_what_it_is_about(user, approval) else []
 
 
 def outcome_in_words(approval: Approval) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from typing import Any
 
@@ -52,14 +52,37 @@ def published() -> CalloutVersion | None:
     return CalloutVersion.objects.filter(state=CalloutState.PUBLISHED).first()
 
 
+@dataclass(frozen=True, slots=True)
+class Words:
+    """The callout in one language, as customers read it. Either may be empty."""
+
+    title: str
+    body: str
+
+
+def words_in(language: str) -> Words | None:
+    """What the published version says in `language` ("en", "fr"); None when it says nothing."""
+    version = published()
+    if version is None:
+        return None
+    texts = version.texts()
+    words = Words(texts[f"title_{language}"], texts[f"body_{language}"])
+    return words if words.title or words.body else None
+
+
 def published_on(day: date) -> list[CalloutVersion]:
     """The versions that were published on `day`, in the order in which customers saw them.
 
     Attestations name days, not hours: on a day of change it is the old version and the new one. The state of those
     that were superseded is as old as that, which is the order they went in.
     """
-    began = CalloutVersion.objects.filter(published_on__lte=day)
-    there = began.filter(Q(superseded_on__isnull=True) | Q(superseded_on__gte=day))
+    return published_between(day, day)
+
+
+def published_between(first: date, last: date) -> list[CalloutVersion]:
+    """The versions that were published on any day from `first` to `last`, in the order in which customers saw them."""
+    began = CalloutVersion.objects.filter(published_on__lte=last)
+    there = began.filter(Q(superseded_on__isnull=True) | Q(superseded_on__gte=first))
     return list(there.order_by("published_on", F("superseded_on").asc(nulls_last=True), "state_since"))
 
 

@@ -21,7 +21,7 @@ from feeds.models import Invitation, Mail
 from feeds.services import outbox
 from feeds.services.errors import Refused
 from feeds.services.invitation_keys import refuse_unless_live
-from feeds.states import InvitationPurpose, MailKind
+from feeds.states import InvitationPurpose, MailKind, Text
 
 OFFICE_HOURS = range(9, 17)
 """Hours of a working day, in the customer's zone, in which a reminder may go out."""
@@ -100,7 +100,7 @@ def remind() -> int:
                 continue
             invitation.reminded_at = now
             invitation.save(update_fields=["reminded_at", "updated_at"])
-            if not invitation.mails.filter(bounced_at__isnull=False).exists():
+            if not _bounced(invitation.contact_email):
                 _write(MailKind.REMINDER, invitation, key=f"invitation {invitation.pk} reminder")
                 written += 1
     if written:
@@ -115,13 +115,23 @@ def is_office_hour(at: datetime, zone: ZoneInfo) -> bool:
 
 
 def note_bounce(mail: Mail, *, actor: Actor) -> None:
-    """A colleague saw that it came back: no reminder goes to that address. Raises Refused when it was never sent."""
-    if mail.sent_at is None:
-        raise Refused(_("This mail has not been sent."))
+    """A colleague saw that it came back: no reminder goes to that address. Raises Refused, see `why_no_bounce`."""
     with transaction.atomic(), audit.acting(actor):
+        mail = Mail.objects.select_for_update().get(pk=mail.pk)
+        if why := why_no_bounce(mail):
+            raise Refused(str(why))
         mail.bounced_at = timezone.now()
         mail.save(update_fields=["bounced_at", "updated_at"])
         audit.record("mail_bounced", mail)
+
+
+def why_no_bounce(mail: Mail) -> Text:
+    """Why it cannot have come back, or need not be noted; empty when it may be."""
+    if mail.invitation_id is None:
+        return _("It went to staff: only of a customer's mail it is noted.")
+    if mail.sent_at is None:
+        return _("This mail has not been sent.")
+    return _("It is noted already.") if mail.bounced_at else ""
 
 
 def _write(kind: MailKind, invitation: Invitation, *, key: str = "") -> None:
@@ -138,6 +148,11 @@ def _write(kind: MailKind, invitation: Invitation, *, key: str = "") -> None:
         invitation=invitation,
         next_attempt_at=timezone.now(),
     )
+
+
+def _bounced(address: str) -> bool:
+    """Whether a mail to this address came back, whichever invitation it was about."""
+    return Mail.objects.filter(to=address, bounced_at__isnull=False).exists()
 
 
 def _is_waiting(invitation: Invitation) -> bool:

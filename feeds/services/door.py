@@ -23,10 +23,10 @@ from feeds.audit import Actor
 from feeds.banking import mask
 from feeds.codat.errors import CodatError, LimiterBusy, PaymentRequired, RateLimited
 from feeds.models import Company, Connection, Invitation, InvitationKey, Knock, SourceAccount
-from feeds.services import invitation_keys, mirror, outbox, sync
+from feeds.services import invitation_keys, link_need, mirror, outbox, sync
 from feeds.services.errors import Refused
 from feeds.services.onboarding import FINAL_STATES
-from feeds.states import AccountStatus, ConnectionStatus, MailKind
+from feeds.states import AccountStatus, MailKind
 
 log = structlog.get_logger(__name__)
 
@@ -47,8 +47,9 @@ class Standing(StrEnum):
 
 
 class Closed(StrEnum):
-    """Why the button led nowhere this time. The customer tries again; staff are told."""
+    """Why the button led nowhere this time. Unless there was nothing left to do, the customer tries again."""
 
+    CONNECTED = "connected"
     PREPARING = "preparing"
     BUSY = "busy"
     CODAT_DOWN = "codat_down"
@@ -132,7 +133,8 @@ def page(invitation: Invitation) -> Page:
 
 def opened(invitation: Invitation) -> None:
     """A person looks at the page: told by the page itself, because scanners fetch it as well."""
-    _write_once(invitation, "opened_at")
+    with audit.acting(CUSTOMER):
+        _write_once(invitation, "opened_at")
 
 
 def press(invitation: Invitation) -> Pressed:
@@ -140,12 +142,15 @@ def press(invitation: Invitation) -> Pressed:
     with audit.acting(CUSTOMER):
         company = invitation.company
         connection = mirror.live_connection(company)
-        if connection is None or company.onboarding_state not in FINAL_STATES:
-            return Pressed(closed=Closed.PREPARING)
+        standing = page(invitation).standing
+        if connection is None or standing != Standing.READY:
+            return Pressed(closed=Closed.CONNECTED if standing == Standing.CONNECTED else Closed.PREPARING)
         try:
             url = _link(company, connection)
         except Refused:
-            return Pressed(closed=Closed.BUSY)
+            # A worker has the company, or the reading showed that there is nothing left to connect.
+            is_done = page(invitation).standing == Standing.CONNECTED
+            return Pressed(closed=Closed.CONNECTED if is_done else Closed.BUSY)
         except (RateLimited, LimiterBusy, PaymentRequired) as error:
             return _shut(invitation, Closed.BUSY, error)
         except CodatError as error:
@@ -170,10 +175,10 @@ def _opens(invitation: Invitation) -> bool:
 def _standing(company: Company, connection: Connection | None, accounts: list[SourceAccount]) -> Standing:
     if connection is None or company.onboarding_state not in FINAL_STATES:
         return Standing.PREPARING
-    is_linked = connection.status == ConnectionStatus.LINKED
-    if is_linked and accounts and all(it.status == AccountStatus.CONNECTED for it in accounts):
-        return Standing.CONNECTED
-    return Standing.READY
+    if link_need.is_needed(connection):
+        return Standing.READY
+    # Nothing waits for the customer; an account that staff added may still be on its way to Codat.
+    return Standing.CONNECTED if all(it.is_in_codat for it in accounts) else Standing.PREPARING
 
 
 def _link(company: Company, connection: Connection) -> str:

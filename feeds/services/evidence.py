@@ -13,31 +13,34 @@ from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
 from django.conf import settings
-from django.db.models import Q
+from django.db.models import Model, Q
 from django.template.loader import render_to_string
 from django.utils import timezone, translation
 from django.utils.translation import gettext as _
 
-from feeds.audit import Actor
+from feeds.audit import Actor, without_numbers
 from feeds.banking import mask
 from feeds.models import (
+    AccessGrant,
+    Approval,
     CaseEvent,
     Company,
     Connection,
     HistoryExport,
+    Invitation,
     Mail,
     Operation,
     SourceAccount,
     StatusEvent,
 )
-from feeds.services import exports, history, timeline
+from feeds.services import approval_rules, callouts, exports, history, timeline
 from feeds.services.changes import Names
 from feeds.services.errors import Refused
 from feeds.services.exports import COLUMNS, Delivery, row_of
 from feeds.services.history import Search
 from feeds.services.tables import CSV_NOTE, Cell, as_csv, as_json_lines
 from feeds.services.zipstream import Packed, ZipStream
-from feeds.states import MailState
+from feeds.states import CalloutEventKind, MailState
 
 LANGUAGE = "en"
 """Evidence is read by people outside the bank too: one language, whatever the one who asks has chosen."""
@@ -66,6 +69,14 @@ class Scope:
     def during(self, column: str) -> Q:
         """The condition that a time lies within the period."""
         return Q(**{f"{column}__gte": self.since, f"{column}__lt": self.until})
+
+    def open_during(self, end: str, limit: str) -> Q:
+        """The condition that something made at `created_at` was open at some moment of the period.
+
+        It closes at `end`, or else at `limit`.
+        """
+        closes_later = Q(**{f"{end}__gte": self.since}) | Q(**{f"{end}__isnull": True, f"{limit}__gte": self.since})
+        return closes_later & Q(created_at__lt=self.until)
 
 
 Rows = Iterator[tuple[Cell, ...]]
@@ -217,7 +228,7 @@ def _operation_rows(scope: Scope) -> Rows:
     for one in found.order_by("pk").iterator():
         yield (
             one.pk, str(one.get_kind_display()), str(one.state_meaning.label), _at(one.created_at),
-            one.requested_by_name, one.source, one.reason, one.account.name if one.account else None,
+            one.requested_by_name, one.source, without_numbers(one.reason), one.account.name if one.account else None,
             _at(one.started_at), _at(one.finished_at), one.http_status, one.correlation_id, one.result, one.error,
             json.dumps(one.payload, ensure_ascii=False, sort_keys=True),
         )  # fmt: skip
@@ -246,7 +257,7 @@ def _timeline_rows(scope: Scope) -> Rows:
         for entry in page.entries:
             if entry.at < scope.since:
                 return
-            yield _at(entry.at), str(entry.kind_label), entry.title, entry.text, entry.who, entry.how
+            yield _at(entry.at), str(entry.kind_label), entry.title, without_numbers(entry.text), entry.who, entry.how
         place = page.older
 
 
@@ -258,21 +269,113 @@ def _case_rows(scope: Scope) -> Rows:
     for event in found.order_by("case_id", "pk").iterator():
         case = event.case
         yield (
-            case.pk, _at(event.at), str(event.get_kind_display()), event.text, event.actor_name,
+            case.pk, _at(event.at), str(event.get_kind_display()), without_numbers(event.text), event.actor_name,
             str(case.state_meaning.label), str(case.get_cause_display()), str(case.get_outcome_display()),
-            case.outcome_reason,
+            without_numbers(case.outcome_reason),
         )  # fmt: skip
 
 
-MAILS = ("id", "about", "case", "to", "subject", "state", "written_at_utc", "sent_at_utc", "text")
+MAILS = (
+    "id", "about", "case", "invitation", "to", "subject", "state", "written_at_utc", "sent_at_utc", "came_back_at_utc",
+    "text",
+)  # fmt: skip
 
 
 def _mail_rows(scope: Scope) -> Rows:
-    found = Mail.objects.filter(scope.during("created_at"), case__company=scope.company)
-    for mail in found.order_by("pk").iterator():
+    of_customer = Q(case__company=scope.company) | Q(invitation__company=scope.company)
+    for mail in Mail.objects.filter(scope.during("created_at"), of_customer).order_by("pk").iterator():
         yield (
-            mail.pk, str(mail.get_kind_display()), mail.case_id, mail.to, mail.subject,
-            str(MailState(mail.state).label), _at(mail.created_at), _at(mail.sent_at), mail.body,
+            mail.pk, str(mail.get_kind_display()), mail.case_id, mail.invitation_id, mail.to, mail.subject,
+            str(MailState(mail.state).label), _at(mail.created_at), _at(mail.sent_at), _at(mail.bounced_at),
+            without_numbers(mail.body),
+        )  # fmt: skip
+
+
+CALLOUTS = (
+    "version", "published_on", "superseded_on", "title_en", "body_en", "title_fr", "body_fr", "approved_by",
+    "approved_at_utc", "attestations", "last_attested_on", "last_attested_by",
+)  # fmt: skip
+
+
+def _callout_rows(scope: Scope) -> Rows:
+    for version in callouts.published_between(scope.start, scope.end):
+        events = list(version.events.all())
+        approved = next((event for event in reversed(events) if event.kind == CalloutEventKind.APPROVED), None)
+        attested = (event for event in events if event.kind == CalloutEventKind.ATTESTED)
+        yield (
+            version.pk, _day(version.published_on), _day(version.superseded_on), version.title_en, version.body_en,
+            version.title_fr, version.body_fr, approved.actor_name if approved else "",
+            _at(approved.at) if approved else None,
+            "; ".join(f"{_at(event.at)} {event.actor_name}: {event.text}" for event in attested),
+            _day(version.attested_on), version.attested_by_name,
+        )  # fmt: skip
+
+
+def _day(day: date | None) -> str | None:
+    return day.isoformat() if day else None
+
+
+APPROVALS = (
+    "id", "what", "object", "state", "asked_at_utc", "asked_by", "reason", "consequences", "decided_at_utc",
+    "decided_by", "comment", "finished_at_utc", "outcome", "operation",
+)  # fmt: skip
+
+
+def _approval_rows(scope: Scope) -> Rows:
+    touched = scope.during("created_at") | scope.during("decided_at") | scope.during("finished_at")
+    of_one = Q(company=scope.company)
+    for one in Approval.objects.filter(touched, of_one | Q(target_pk=None)).order_by("pk").iterator():
+        target, outcome = one.target_name, one.outcome
+        if one.target_pk is None:
+            if (name := _among_many(one, scope.company)) is None:
+                continue
+            # What became of the others is theirs.
+            target = f"{name} ({one.target_name})"
+            outcome = next((why for refused, why in one.refusals if refused == name), "")
+        yield (
+            one.pk, str(approval_rules.RULES[one.action].label), target, str(one.state_meaning.label),
+            _at(one.created_at), one.requested_by_name, without_numbers(one.reason), " ".join(one.consequences),
+            _at(one.decided_at), one.decided_by_name, without_numbers(one.comment), _at(one.finished_at),
+            without_numbers(outcome), one.operation_id,
+        )  # fmt: skip
+
+
+def _among_many(approval: Approval, company: Company) -> str | None:
+    """The names under which a customer's rows stand in a request about many; None when it is about others only."""
+    names = {pk: name for pk, name, _mark in approval.payload.get("rows", ())}
+    model: type[Model] = approval_rules.RULES[approval.action].model
+    rows = model._default_manager.filter(pk__in=names)
+    own = rows.filter(pk=company.pk) if model is Company else rows.filter(company=company)
+    return "; ".join(names[row.pk] for row in own.order_by("pk")) or None
+
+
+INVITATIONS = (
+    "id", "purpose", "state", "contact", "language", "made_at_utc", "made_by", "expires_at_utc", "sent_at_utc",
+    "reminded_at_utc", "opened_at_utc", "started_at_utc", "linked_at_utc", "connected_at_utc", "ended_at_utc",
+    "ended_by",
+)  # fmt: skip
+
+
+def _invitation_rows(scope: Scope) -> Rows:
+    found = Invitation.objects.filter(scope.open_during("ended_at", "expires_at"), company=scope.company)
+    for one in found.order_by("pk").iterator():
+        yield (
+            one.pk, str(one.get_purpose_display()), str(one.state_meaning.label),
+            f"{one.contact_name} <{one.contact_email}>", one.language, _at(one.created_at), one.made_by_name,
+            _at(one.expires_at), _at(one.sent_at), _at(one.reminded_at), _at(one.opened_at), _at(one.started_at),
+            _at(one.linked_at), _at(one.connected_at), _at(one.ended_at), str(one.get_end_display()),
+        )  # fmt: skip
+
+
+ACCESSES = ("id", "who", "reason", "since_utc", "until_utc", "ended_early_at_utc", "ended_by")
+
+
+def _access_rows(scope: Scope) -> Rows:
+    found = AccessGrant.objects.filter(scope.open_during("ended_at", "expires_at"), company=scope.company)
+    for grant in found.order_by("pk").iterator():
+        yield (
+            grant.pk, grant.user_name, without_numbers(grant.reason), _at(grant.created_at), _at(grant.expires_at),
+            _at(grant.ended_at), grant.ended_by_name,
         )  # fmt: skip
 
 
@@ -325,11 +428,43 @@ SECTIONS: tuple[Section, ...] = (
     ),
     Section(
         "mails",
-        "Mails to staff",
-        "Mails about the customer's cases that were written in the period. Mails are kept for 30 days; that one was "
-        "sent stays in the cases.",
+        "Mails",
+        "Mails to the customer, and to staff about the customer's cases, that were written in the period. Where the "
+        "customer's link stood is a mark: the link is stored nowhere.",
         MAILS,
         _mail_rows,
+    ),
+    Section(
+        "invitations",
+        "Invitations",
+        "Invitations that were open at some time of the period: who was invited, and when each step was first taken, "
+        "until this pack was made. The keys to them are stored nowhere.",
+        INVITATIONS,
+        _invitation_rows,
+    ),
+    Section(
+        "callouts",
+        "Callout texts",
+        "The texts above Get credentials on Codat's page that were published in the period, the same for every "
+        "customer: who approved them, and who attested on which day that they stood in the Portal.",
+        CALLOUTS,
+        _callout_rows,
+    ),
+    Section(
+        "approvals",
+        "Approvals",
+        "What needed a second person: requests about the customer that were made, decided or finished in the period. "
+        "Of a request about many customers, only what concerns this one.",
+        APPROVALS,
+        _approval_rows,
+    ),
+    Section(
+        "emergency_accesses",
+        "Emergency accesses",
+        "Who was let in, in an emergency, though the customer is another manager's; accesses that were in force at "
+        "some time of the period.",
+        ACCESSES,
+        _access_rows,
     ),
 )
 """In the order of the index."""

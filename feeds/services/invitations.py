@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 from datetime import timedelta
 
 from django.conf import settings
@@ -13,10 +14,10 @@ from django.utils.translation import gettext as _
 from feeds import audit
 from feeds.audit import Actor
 from feeds.models import Company, Connection, Invitation, SourceAccount
-from feeds.services import customer_mails
+from feeds.services import customer_mails, link_need, mirror
 from feeds.services.errors import Refused
 from feeds.services.invitation_keys import refuse_unless_live
-from feeds.states import AccountStatus, ConnectionStatus, InvitationEnd, InvitationPurpose
+from feeds.states import AccountStatus, ConnectionStatus, InvitationEnd, InvitationPurpose, Text
 
 
 def invite(
@@ -52,9 +53,57 @@ def invite(
         )
 
 
+def planned(company: Company, purpose: InvitationPurpose) -> Invitation:
+    """The invitation that `invite_contact` would make now, for a screen that shows its mail first. Not stored."""
+    return Invitation(
+        company=company,
+        purpose=purpose,
+        contact_name=company.contact_name,
+        contact_email=company.contact_email,
+        language=company.language,
+        expires_at=timezone.now() + timedelta(days=settings.INVITATION_DAYS),
+    )
+
+
+def invite_contact(company: Company, *, purpose: InvitationPurpose, actor: Actor) -> Invitation:
+    """Make an invitation for the company's own contact and mail it; one click, for one company or for many.
+
+    Raises Refused with what `why_not_contact` says, and as `invite` does.
+    """
+    with transaction.atomic():
+        company = Company.objects.select_for_update().get(pk=company.pk)
+        if why := why_not_contact(company, purpose):
+            raise Refused(str(why))
+        wanted = planned(company, purpose)
+        invitation = invite(
+            company,
+            purpose=purpose,
+            contact_name=wanted.contact_name,
+            contact_email=wanted.contact_email,
+            language=wanted.language,
+            actor=actor,
+        )
+        customer_mails.send(invitation, actor=actor)
+        return invitation
+
+
+def why_not_contact(company: Company, purpose: InvitationPurpose) -> Text:
+    """Why the company's contact is not invited without looking; empty when nothing speaks against it."""
+    if not (company.contact_email and company.contact_name):
+        return _("It has no contact with a name and an e-mail address. Fill them in on its page.")
+    if not company.is_in_codat or company.gone_at is not None:
+        return _("It is not in Codat. Onboard it first.")
+    connection = mirror.live_connection(company)
+    if connection is not None and not link_need.is_needed(connection):
+        return _("Every account is connected: there is nothing to invite to.")
+    if Invitation.objects.live(timezone.now()).filter(company=company, purpose=purpose).exists():
+        return _("It has an invitation that still works. Send that one again, or renew it, on its own page.")
+    return ""
+
+
 def revoke(invitation: Invitation, *, actor: Actor, reason: str) -> None:
     """Its addresses open nothing from now on. Raises Refused when they already do not."""
-    with transaction.atomic(), audit.acting(actor):
+    with transaction.atomic(), audit.acting(replace(actor, reason=reason)):
         invitation = _locked(invitation)
         refuse_unless_live(invitation)
         _end(invitation, InvitationEnd.REVOKED)

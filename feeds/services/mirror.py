@@ -102,11 +102,13 @@ def _apply_connection(company: Company, connection: Connection | None, reply: sc
 def _link_is_needed(connection: Connection | None, reply: schemas.Connection) -> bool:
     """Whether its customer needs a link, by the reply's status and the accounts that we hold."""
     if reply.status != ConnectionStatus.LINKED:
-        return states.link_is_needed(reply.status, account_is_disconnected=False)
+        return states.link_is_needed(reply.status, account_is_unconnected=False)
     no_link_at_stake = reply.link_url is None and (connection is None or not connection.link_url)
     if connection is None or no_link_at_stake:
         return False  # without a query: sweeps read a hundred thousand of these
-    return states.link_is_needed(reply.status, account_is_disconnected=link_need.has_disconnected_account(connection))
+    if connection.status != ConnectionStatus.LINKED:
+        return False  # linked a moment ago: what we hold of its accounts is older than that, and is read next
+    return states.link_is_needed(reply.status, account_is_unconnected=link_need.has_unconnected_account(connection))
 
 
 def apply_listed_connection(

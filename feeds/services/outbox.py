@@ -19,6 +19,7 @@ import structlog
 from django.conf import settings
 from django.core.mail import EmailMultiAlternatives
 from django.db import transaction
+from django.db.models import Q
 from django.template.loader import render_to_string
 from django.urls import reverse
 from django.utils import timezone, translation
@@ -39,6 +40,8 @@ LONGEST_WAIT = timedelta(hours=6)
 """Between two attempts: they reach over more than a day."""
 _WHITE_SPACE = re.compile(r"[^\S\N{NO-BREAK SPACE}]+")
 """A subject is one line; the space before a French colon stays one that does not break."""
+KEEP_TEAM_MAILS = timedelta(days=30)
+"""Those about no customer in particular, after they were sent."""
 LINK_MARK = "[[connect-link]]"
 """Stands in the text of a customer's mail until it is sent: the link is made then, and stored nowhere."""
 BUDGET = 40.0
@@ -117,6 +120,8 @@ def why_not_again(mail: Mail) -> str:
     if mail.state == MailState.QUEUED:
         return _("It is waiting to be sent already.")
     if mail.state == MailState.SENT:
+        if mail.invitation_id is not None:
+            return _("It was sent. To send another, open its invitation.")
         return _("It was sent. What it told stands on the case.")
     incident = mail.case.incident if mail.case is not None else None
     if mail.state == MailState.HELD and incident is not None and incident.released_at is None:
@@ -136,10 +141,16 @@ def send_again(mail: Mail, *, actor: Actor) -> None:
         queue.enqueue(queue.SEND_MAILS)
 
 
-def prune(*, older_than: timedelta) -> int:
-    """Delete mails that are finished since longer ago than `older_than`; how many. Failed ones are kept."""
-    finished = Mail.objects.filter(state__in=(MailState.SENT, MailState.HELD))
-    return finished.filter(updated_at__lt=timezone.now() - older_than).delete()[0]
+def prune() -> int:
+    """Delete mails that were finished long ago; how many. Failed ones are kept.
+
+    What was written to or about a customer is evidence, and stays as long as the change history does; the rest
+    (digests, mails to the team) for `KEEP_TEAM_MAILS`.
+    """
+    now = timezone.now()
+    of_team = Q(case=None, invitation=None, updated_at__lt=now - KEEP_TEAM_MAILS)
+    of_customers = Q(updated_at__lt=now - timedelta(days=settings.AUDIT_RETENTION_DAYS))
+    return Mail.objects.filter(of_team | of_customers, state__in=(MailState.SENT, MailState.HELD)).delete()[0]
 
 
 def _claim(mail: Mail) -> bool:
@@ -197,9 +208,11 @@ def _fresh_link(mail: Mail) -> str:
 
 
 def _give_up(mail: Mail, why: str) -> None:
-    Mail.objects.filter(pk=mail.pk).update(
-        state=MailState.FAILED, next_attempt_at=None, error=why, updated_at=timezone.now()
-    )
+    with transaction.atomic():
+        Mail.objects.filter(pk=mail.pk).update(
+            state=MailState.FAILED, next_attempt_at=None, error=why, updated_at=timezone.now()
+        )
+        audit.record("mail_given_up", mail, kind=mail.kind, to=mail.to)
 
 
 def _note_sent(invitation_id: int) -> None:

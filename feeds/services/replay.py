@@ -98,7 +98,7 @@ class Replay:
         self.names = Names()
         self.names.learn(self.entries)
         self.row = row_of_today(self.model, key)
-        self.fields = kept_fields(self.model) or sorted(
+        self.fields = audit.kept_fields(self.model) or sorted(
             {name for entry in self.entries for name in entry.changes or {}}
         )
 
@@ -140,7 +140,7 @@ class Replay:
         if begun:
             return Value(field, label, NO_VALUE, Ground.EMPTY, before[0])
         is_yet_to_be_made = later is not None or (bool(after) and after[0].action == AuditEntry.Action.CREATE)
-        if self.row is not None and not is_yet_to_be_made and not _is_masked(self.model, field):
+        if self.row is not None and not is_yet_to_be_made and field not in audit.masked_fields(self.model):
             return Value(field, label, self._today(field), Ground.UNCHANGED)
         return Value(field, label, NO_VALUE, Ground.UNKNOWN)
 
@@ -182,19 +182,6 @@ class Replay:
         return True if self.row is not None else None
 
 
-def kept_fields(model: type[Model] | None) -> list[str]:
-    """The fields of a model whose changes are kept, in alphabetical order; empty when none are."""
-    options = audit._AUDITED.get(model) if model else None
-    if options is None:
-        return []
-    return sorted({*options["include_fields"], *options.get("m2m_fields", ())})
-
-
-def _is_masked(model: type[Model] | None, field: str) -> bool:
-    options = audit._AUDITED.get(model, {}) if model else {}
-    return field in options.get("mask_fields", ())
-
-
 def _pair(entry: AuditEntry, field: str) -> list[Any]:
     """The field's value before and after, or nothing when the entry does not mention it."""
     change = (entry.changes or {}).get(field)
@@ -213,5 +200,5 @@ def row_of_today(model: type[Model] | None, key: str) -> Model | None:
 
 def kinds() -> list[tuple[str, str]]:
     """Kinds of objects whose changes are kept: "feeds.company" and "Company", by name."""
-    models = ((model._meta.label_lower, str(capfirst(model._meta.verbose_name))) for model in audit._AUDITED)
+    models = ((model._meta.label_lower, str(capfirst(model._meta.verbose_name))) for model in audit.kept_models())
     return sorted(models, key=lambda pair: pair[1])

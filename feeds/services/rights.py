@@ -35,6 +35,8 @@ STAFF: Who = EVERY_ROLE | {STAFF_WORD}
 """Whoever may sign in here, with a role or without."""
 ANYONE: Who = STAFF | {ANYONE_WORD}
 """Also who is not signed in."""
+READERS: Who = AUDITOR | ADMIN
+"""Who reads the change history."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +45,8 @@ class Page:
 
     `see`: for whom GET works; None where it does nothing that matters. `do`: for whom POST does something; without it a
     POST changes nothing for anybody.
-    `query` and `sample`: what the address needs to be tried out, after the question mark and inside it; objects are
-    filled in by themselves.
+    `query`, `sample`, `form`: what the address needs to be tried out: after the question mark, inside it, and in what
+    is sent. Objects are filled in by themselves.
     """
 
     url: str
@@ -53,11 +55,15 @@ class Page:
     do: Who | None = None
     query: str = ""
     sample: Mapping[str, str] = field(default_factory=dict)
+    form: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Screen:
-    """The list and the pages of one model ("feeds.company"): five named addresses, and one that leads on to another."""
+    """The list and the pages of one model ("feeds.company"): five named addresses, and one that leads on to another.
+
+    `history`: for whom its button History leads to the story of a row in the change history.
+    """
 
     model: str
     what: str
@@ -65,6 +71,7 @@ class Screen:
     add: Who = NOBODY
     change: Who = NOBODY
     delete: Who = NOBODY
+    history: Who = READERS
 
     def pages(self) -> Iterator[Page]:
         """Its addresses, one by one."""
@@ -74,7 +81,7 @@ class Screen:
         yield Page(f"{name}_add", self.what, self.add, self.add)
         yield Page(f"{name}_change", self.what, self.see, self.change)
         yield Page(f"{name}_delete", self.what, self.delete, self.delete)
-        yield Page(f"{name}_history", self.what, self.see)
+        yield Page(f"{name}_history", self.what, self.history)
         yield Page(f"admin/{app}/{model}/<path:object_id>/", self.what, STAFF)
 
 
@@ -105,12 +112,40 @@ TABLE: tuple[Line, ...] = (
     Page("readyz", "whether database, worker and polling are well; 503 when not", ANYONE),
     Page("metrics", "figures for Prometheus: with the token METRICS_TOKEN only"),
     Page("codat-webhook", "Codat's webhooks: with Codat's signature only", NOBODY, NOBODY),
+    Page("language", "the language of the pages", NOBODY, ANYONE, form={"language": "en"}),
+    # Customers have no account: the key in the address is the proof, and there is nothing to be signed in for.
+    Page("connect", "a customer's page: with the key of an invitation that works", ANYONE, ANYONE),
+    Page("connect-opened", "that a person looks at a customer's page", NOBODY, ANYONE),
+    Page("account_login", "sign in", ANYONE, ANYONE),
+    Page("account_logout", "sign out", None, ANYONE),
     Page("admin:login", "sign in", ANYONE, ANYONE),
     Page("admin:logout", "sign out", None, ANYONE),
+    Page("mfa_login_webauthn", "sign in with a passkey: what the sign-in page asks by script", None),
+    Page("mfa_authenticate", "the second factor, after a password that was right", None),
+    Page(
+        "openid_connect_login",
+        "sign in at the bank's own place, where it is set up",
+        None,
+        sample={"provider_id": "bank"},
+    ),
+    Page("openid_connect_callback", "the way back from there", None, sample={"provider_id": "bank"}),
     # --- For every colleague ---
     Page("admin:index", "the home page: what the person may see of it", STAFF),
     Page("admin:password_change", "one's own password", STAFF, STAFF),
     Page("admin:password_change_done", "that it was changed", STAFF),
+    Page("session_left", "how long one stays signed in, and longer", STAFF, STAFF),
+    Page("account_reauthenticate", "one's own password, once more", STAFF, STAFF),
+    Page("mfa_reauthenticate", "one's own second factor, once more", STAFF, STAFF),
+    Page("mfa_reauthenticate_webauthn", "one's own passkey, once more", STAFF, STAFF),
+    Page("mfa_index", "one's own second factors", STAFF),
+    Page("mfa_activate_totp", "a new authenticator app of one's own", STAFF, STAFF),
+    Page("mfa_deactivate_totp", "remove one's own authenticator app", STAFF, STAFF),
+    Page("mfa_list_webauthn", "one's own passkeys", STAFF),
+    Page("mfa_add_webauthn", "a new passkey of one's own", STAFF, STAFF),
+    Page("mfa_edit_webauthn", "rename a passkey of one's own; nobody has another's", None),
+    Page("mfa_remove_webauthn", "remove a passkey of one's own; nobody has another's", None),
+    Page("mfa_view_recovery_codes", "how many recovery codes of one's own are left", STAFF),
+    Page("mfa_generate_recovery_codes", "new recovery codes of one's own", STAFF, STAFF),
     Page("admin:jsi18n", "the words of the date pickers", STAFF),
     Page("admin:app_list", "the screens of one part", EVERY_ROLE, sample={"app_label": "feeds"}),
     Page("admin/(?P<url>.*)$", "no such address"),
@@ -122,7 +157,7 @@ TABLE: tuple[Line, ...] = (
         query="app_label=feeds&model_name=connection&field_name=company&term=x",
     ),
     # --- Customers ---
-    Screen("feeds.company", "customers", see=EVERY_ROLE, add=RM | ADMIN, change=RM | ADMIN, delete=ADMIN),
+    Screen("feeds.company", "customers", see=EVERY_ROLE, add=RM | ADMIN, change=RM | ADMIN),
     Page("admin:feeds_company_name_preview", "the name that Codat will store", NOBODY, RM | ADMIN),
     Page("admin:feeds_company_progress", "the live part of a customer's page", EVERY_ROLE),
     Page("admin:feeds_company_timeline", "what happened to a customer: the parts one may see", EVERY_ROLE),
@@ -131,15 +166,39 @@ TABLE: tuple[Line, ...] = (
     Action("feeds.company", "show-link", RM | SUPPORT | ADMIN),
     Action("feeds.company", "refresh-link", RM | SUPPORT | ADMIN),
     Action("feeds.company", "refresh-status", RM | SUPPORT | ADMIN),
+    Action("feeds.company", "invite", RM | SUPPORT | ADMIN),
     Action("feeds.company", "take-over", RM),
+    Action("feeds.company", "delete", ADMIN),
+    Action("feeds.company", "delete-in-codat", ADMIN),
     ListAction("feeds.company", "onboard_selected", RM | SUPPORT | ADMIN),
     ListAction("feeds.company", "take_over_selected", RM),
+    Screen("feeds.invitation", "invitations to connect", see=EVERY_ROLE),
+    Action("feeds.invitation", "send", RM | SUPPORT | ADMIN),
+    Action("feeds.invitation", "show-address", RM | SUPPORT | ADMIN),
+    Action("feeds.invitation", "revoke", RM | SUPPORT | ADMIN),
+    Action("feeds.invitation", "renew", RM | SUPPORT | ADMIN),
     Screen("feeds.batch", "bulk onboardings: relationship managers see their own", see=EVERY_ROLE),
     Page("admin:feeds_batch_progress", "the live part of a bulk onboarding's page", EVERY_ROLE),
     Action("feeds.batch", "retry-failed", RM | SUPPORT | ADMIN),
     # Asking is the add page: it is no form of a row.
     Screen("feeds.accessgrant", "emergency accesses", see=RM | AUDITOR | ADMIN, add=RM),
     Action("feeds.accessgrant", "end", RM | ADMIN),
+    # --- Callout: one text for all customers. Who had a hand in a version does not approve it. ---
+    Screen("feeds.calloutversion", "callout versions", see=EVERY_ROLE, add=RM | ADMIN, change=RM | ADMIN),
+    Page("admin:feeds_calloutversion_published", "which text was published on a day", EVERY_ROLE),
+    Page("admin:feeds_calloutversion_difference", "what differs between two versions", EVERY_ROLE),
+    Page("admin:feeds_calloutversion_checklist", "what to do in the Codat Portal", RM | ADMIN),
+    Action("feeds.calloutversion", "submit", RM | ADMIN),
+    Action("feeds.calloutversion", "approve", RM | ADMIN),
+    Action("feeds.calloutversion", "send-back", RM | ADMIN),
+    Action("feeds.calloutversion", "attest", RM | ADMIN),
+    Action("feeds.calloutversion", "copy", RM | ADMIN),
+    Action("feeds.calloutversion", "withdraw", RM | ADMIN),
+    # --- Four eyes: whoever opens these still needs the right to do it themselves, and not to have asked. ---
+    Screen("feeds.approval", "requests for approval: of the customers one sees, and one's own", see=EVERY_ROLE),
+    Action("feeds.approval", "approve", RM | SUPPORT | ADMIN),
+    Action("feeds.approval", "refuse", RM | SUPPORT | ADMIN),
+    Action("feeds.approval", "withdraw", RM | SUPPORT | ADMIN),
     # --- Codat ---
     Screen("feeds.connection", "connections", see=EVERY_ROLE),
     Action("feeds.connection", "refresh-link", RM | SUPPORT | ADMIN),
@@ -147,6 +206,7 @@ TABLE: tuple[Line, ...] = (
     Action("feeds.connection", "generate-credentials", SUPPORT | ADMIN),
     Action("feeds.connection", "revoke-credentials", SUPPORT | ADMIN),
     Action("feeds.connection", "unlink", SUPPORT | ADMIN),
+    Action("feeds.connection", "delete", SUPPORT | ADMIN),
     ListAction("feeds.connection", "refresh_links", RM | SUPPORT | ADMIN),
     Screen("feeds.sourceaccount", "source accounts", see=EVERY_ROLE),
     Action("feeds.sourceaccount", "rename", RM | SUPPORT | ADMIN),
@@ -177,11 +237,24 @@ TABLE: tuple[Line, ...] = (
     Screen("feeds.driftreport", "nightly comparisons with Codat", see=SUPPORT | AUDITOR | ADMIN),
     Screen("feeds.driftfinding", "differences with Codat", see=SUPPORT | AUDITOR | ADMIN),
     Action("feeds.driftfinding", "adopt", SUPPORT | ADMIN),
-    # --- History ---
-    Screen("feeds.auditentry", "the change history", see=AUDITOR | ADMIN),
+    Screen("feeds.mail", "mails, and what was not delivered", see=SUPPORT | ADMIN),
+    Action("feeds.mail", "send-again", SUPPORT | ADMIN),
+    # --- History: whoever runs the product does not also carry it away. ---
+    Screen("feeds.auditentry", "the change history", see=READERS, history=NOBODY),
+    Page("admin:feeds_auditentry_story", "the whole story of one object", READERS, sample={"kind": "feeds.company"}),
+    Page("admin:feeds_auditentry_state", "one object on a past day", READERS, sample={"kind": "feeds.company"}),
+    Page("admin:feeds_auditentry_export", "take a search out of the change history", AUDITOR, AUDITOR),
+    Page("admin:feeds_evidence", "the evidence pack of a customer", AUDITOR, AUDITOR),
+    Screen("feeds.auditseal", "seals over the change history", see=READERS),
+    Page("admin:feeds_auditseal_verify", "verify that nothing was altered", NOBODY, READERS),
+    Screen("feeds.historycheck", "verifications", see=READERS),
+    Screen("feeds.historyexport", "exports and evidence packs", see=READERS),
     # --- People and system ---
     Screen("auth.user", "colleagues", see=AUDITOR | ADMIN, add=ADMIN, change=ADMIN),
     Page("admin:auth_user_password_change", "a colleague's password", ADMIN, ADMIN),
+    Action("auth.user", "reset-second-factors", ADMIN),
+    Screen("feeds.signinlock", "failed sign-ins that still count", see=AUDITOR | ADMIN),
+    Action("feeds.signinlock", "unlock", ADMIN),
     Screen("auth.group", "roles", see=AUDITOR | ADMIN),
     Page("admin:operations_page", "whether everything in the background is well", SUPPORT | ADMIN),
 )
@@ -240,7 +313,7 @@ def as_markdown() -> str:
         _INTRODUCTION,
         "## Rights\n",
         _grid(["Right", *_SHORT.values()], _right_rows()),
-        "## Screens\n\nA list, a page for each row, and that row's history.\n",
+        "## Screens\n\nA list, and a page for each row. The history of a row is for auditors and administrators.\n",
         _grid(["Screen", "See", "Add", "Change", "Delete"], _screen_rows()),
         "## Buttons on one row, and on ticked rows\n",
         _grid(["Screen", "Action", "Who"], _action_rows()),

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from django.conf import settings
 from django.db import transaction
+from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from feeds import mapping
@@ -21,7 +22,7 @@ from feeds.codat import schemas
 from feeds.codat.client import CodatClient
 from feeds.codat.errors import CodatError, NotFound, ServerError
 from feeds.models import Case, Connection, Operation, SourceAccount
-from feeds.services import cases, leases, ledger, link_need, mirror
+from feeds.services import cases, leases, ledger, mirror
 from feeds.states import CaseOutcome, ConnectionStatus, OnboardingState, OperationKind
 
 Recorder = Callable[[], str]
@@ -248,7 +249,7 @@ class RefreshLink:
 
         def record() -> str:
             fresh = mirror.apply_connection(operation.company, reply)
-            if not link_need.is_needed(fresh):
+            if not fresh.has_live_link(timezone.now()):
                 return _("Already linked: no link is needed.")
             return _("Fresh link fetched.")
 

@@ -29,7 +29,7 @@ from feeds.codat.errors import (
 )
 from feeds.codat.schemas import SourceAccount as AccountReply
 from feeds.models import Company, Connection, SourceAccount
-from feeds.services import budget, gateway, health, leases, mirror, polling, presence, readings, sweep
+from feeds.services import budget, gateway, health, leases, link_need, mirror, polling, presence, readings, sweep
 from feeds.services.errors import Refused
 from feeds.services.polling import BACKGROUND, Priority
 from feeds.states import AccountStatus, ConnectionStatus, SeenBy
@@ -205,10 +205,10 @@ def hand_over_link(company: Company, connection: Connection, *, actor: Actor, re
     with audit.acting(actor), leases.hold(company.pk) as token, mirror.seen_by(SeenBy.ACTION):
         connection.refresh_from_db()
         if not connection.has_live_link(timezone.now() + reuse_for):
-            _read_connections(gateway.client(), company, token, keep_new_link=True)
-            with transaction.atomic(durable=True):
-                readings.after_reading(leases.lock(company.pk, token))
-            connection.refresh_from_db()
+            _fetch_link(company, connection, token)
+        if not connection.has_live_link(timezone.now()) and link_need.is_needed(connection):
+            # The first reading showed it Linked, and there are accounts left: the second one keeps their link.
+            _fetch_link(company, connection, token)
         if not connection.has_live_link(timezone.now()):
             raise Refused(_("Codat gave no link for this connection."))
         with transaction.atomic():
@@ -216,6 +216,13 @@ def hand_over_link(company: Company, connection: Connection, *, actor: Actor, re
             Connection.objects.filter(pk=connection.pk).update(link_shown_at=timezone.now())
             polling.bring_forward(company)
         return connection.link_url
+
+
+def _fetch_link(company: Company, connection: Connection, token: uuid.UUID) -> None:
+    _read_connections(gateway.client(), company, token, keep_new_link=True)
+    with transaction.atomic(durable=True):
+        readings.after_reading(leases.lock(company.pk, token))
+    connection.refresh_from_db()
 
 
 # --- The poller ------------------------------------------------------------------------------------------------------

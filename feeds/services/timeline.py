@@ -1,7 +1,8 @@
 """The timeline: everything that happened to a customer's feed, in one list a person can read, newest first.
 
-Four tables tell it: status changes, the ledger (asked and ended), links shown, and the stories of cases. Each telling
-is read once for a page, so a page takes the same number of queries whatever stands on it.
+Six tellings: status changes, the ledger (asked and ended), links shown, the stories of cases, and how far an invited
+customer came with the mails about it. Each is read once for a page, so a page takes the same number of queries whatever
+stands on it.
 """
 
 from __future__ import annotations
@@ -22,8 +23,19 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from feeds import audit
-from feeds.models import AuditEntry, CaseEvent, Company, Connection, Operation, StatusEvent
-from feeds.states import SILENT_DAYS, AccountStatus, CaseEventKind, ConnectionStatus, OperationKind, Text, Tone
+from feeds.models import AuditEntry, CaseEvent, Company, Connection, Invitation, Mail, Operation, StatusEvent
+from feeds.states import (
+    INVITATION_MEANINGS,
+    SILENT_DAYS,
+    AccountStatus,
+    CaseEventKind,
+    ConnectionStatus,
+    InvitationEnd,
+    InvitationState,
+    OperationKind,
+    Text,
+    Tone,
+)
 from feeds.wording import colon_in_words, retold
 
 PAGE = 100
@@ -37,6 +49,7 @@ class Kind(StrEnum):
     OPERATION = "operation"
     LINK = "link"
     CASE = "case"
+    INVITATION = "invitation"
 
 
 KIND_LABELS: dict[Kind, Text] = {
@@ -44,6 +57,7 @@ KIND_LABELS: dict[Kind, Text] = {
     Kind.OPERATION: gettext_lazy("Operation"),
     Kind.LINK: gettext_lazy("Link"),
     Kind.CASE: gettext_lazy("Case"),
+    Kind.INVITATION: gettext_lazy("Invitation"),
 }
 
 
@@ -344,6 +358,78 @@ def _case_entry(event: CaseEvent, place: Place) -> Entry:
     )
 
 
+# --- Invitations ----------------------------------------------------------------------------------------------------
+_SHOWN_TO_STAFF = "invitation_link_made"
+_REACHED: tuple[tuple[str, InvitationState, Text], ...] = (
+    ("connected_at", InvitationState.CONNECTED, gettext_lazy("The invited customer has connected every account")),
+    ("linked_at", InvitationState.LINKED, gettext_lazy("The invited customer has linked QuickBooks")),
+    ("started_at", InvitationState.STARTED, gettext_lazy("The invited customer pressed the button")),
+    ("opened_at", InvitationState.OPENED, gettext_lazy("The invited customer opened the page")),
+)
+"""Column of an invitation -> what its being written means, the furthest first: one entry may have written several."""
+
+_ENDED: dict[str, Text] = {
+    InvitationEnd.REVOKED: gettext_lazy("Invitation withdrawn"),
+    InvitationEnd.EXPIRED: gettext_lazy("Invitation expired"),
+    InvitationEnd.REPLACED: gettext_lazy("Invitation replaced by a newer one"),
+}
+
+
+def _invitation_rows(subject: _Subject) -> QuerySet[AuditEntry]:
+    """An invitation is the company's, so its connection tells of it as well."""
+    kind = ContentType.objects.get_for_model(Invitation)
+    told = Q(action=AuditEntry.Action.CREATE) | Q(event=_SHOWN_TO_STAFF, additional_data__made_for="screen")
+    for column in ("end", *(column for column, _state, _title in _REACHED)):
+        told |= Q(fields__contains=f",{column},")
+    rows: QuerySet[AuditEntry] = AuditEntry.objects.filter(company_id=subject.company_id, content_type=kind)
+    return rows.filter(told)
+
+
+def _invitation_entry(entry: AuditEntry, place: Place) -> Entry:
+    title, tone, text, next_step = _what_became(entry)
+    return Entry(
+        place,
+        Kind.INVITATION,
+        tone,
+        title=str(title),
+        text=" ".join(filter(None, (entry.reason, str(text)))),
+        next_step=str(next_step),
+        who=entry.actor_name,
+        how=_source(entry.actor_name, entry.source),
+    )
+
+
+def _what_became(entry: AuditEntry) -> tuple[Text, Tone, Text, Text]:
+    """Title, tone, meaning and next step of an entry about an invitation."""
+    if entry.action == AuditEntry.Action.CREATE:
+        return _("Invited: %s") % entry.object_repr, Tone.NEUTRAL, "", ""
+    if entry.event:
+        return _("The invitation's link was shown"), Tone.NEUTRAL, "", ""
+    for column, state, title in _REACHED:
+        if f",{column}," in entry.fields:
+            meaning = INVITATION_MEANINGS[state]
+            return title, meaning.tone, "", meaning.next_step
+    end = (entry.changes or {}).get("end", ["", ""])[1]
+    meaning = INVITATION_MEANINGS[end]
+    return _ENDED[end], meaning.tone, meaning.meaning, meaning.next_step
+
+
+def _mailed_rows(subject: _Subject) -> QuerySet[Mail]:
+    return Mail.objects.filter(invitation__company_id=subject.company_id, sent_at__isnull=False)
+
+
+def _mailed_entry(mail: Mail, place: Place) -> Entry:
+    came_back = _("It came back: it did not arrive.") if mail.bounced_at else ""
+    return Entry(
+        place,
+        Kind.INVITATION,
+        Tone.WARNING if came_back else Tone.NEUTRAL,
+        title=_("Mail to the customer: %s") % mail.get_kind_display(),
+        text=" ".join(filter(None, (_("To: %s") % mail.to, came_back))),
+        about=mail,
+    )
+
+
 # In the order in which entries of one moment stand, the last on top: asked, ended, what it changed, what followed.
 _TELLINGS = (
     _Telling(Kind.OPERATION, "created_at", _asked_rows, _each(_asked_entry)),
@@ -351,4 +437,6 @@ _TELLINGS = (
     _Telling(Kind.LINK, "timestamp", _shown_rows, _each(_shown_entry)),
     _Telling(Kind.STATUS, "seen_at", _status_rows, _show_statuses),
     _Telling(Kind.CASE, "at", _case_rows, _each(_case_entry)),
+    _Telling(Kind.INVITATION, "timestamp", _invitation_rows, _each(_invitation_entry)),
+    _Telling(Kind.INVITATION, "sent_at", _mailed_rows, _each(_mailed_entry)),
 )

@@ -19,7 +19,7 @@ from django.views.decorators.debug import sensitive_variables
 from django.views.decorators.http import require_http_methods, require_POST
 
 from feeds.models import Invitation
-from feeds.services import door
+from feeds.services import callouts, door
 from feeds.services.door import Closed
 from feeds.states import Language
 
@@ -94,6 +94,7 @@ def _shown(request: HttpRequest, key: str, invitation: Invitation) -> HttpRespon
             "page": page,
             "opened_url": reverse("connect-opened", args=[key]),
             "has_started": invitation.started_at is not None,
+            "callout": callouts.words_in(translation.get_language() or Language.EN),
         },
     )
 
@@ -103,7 +104,10 @@ def _press(request: HttpRequest, key: str, invitation: Invitation) -> HttpRespon
     if pressed.closed is None:
         # 303: the browser asks for Codat's page with GET, and Back does not press again.
         return HttpResponse(status=303, headers={"Location": pressed.url})
-    context = {"page": door.page(invitation), "closed": pressed.closed}
+    if pressed.closed is Closed.CONNECTED:
+        # Another device was quicker, or the page was older than it looked.
+        return _shown(request, key, invitation)
+    context: dict[str, object] = {"page": door.page(invitation), "closed": pressed.closed}
     return _page(request, "connect/closed.html", context, status=_STATUS[pressed.closed])
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from django.contrib.auth.models import User
@@ -16,11 +16,13 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
-from feeds.models import AccessGrant, AuditEntry, Company, Mail, Operation
-from feeds.services import roles
-from feeds.states import MailKind
+from feeds.models import AccessGrant, Approval, AuditEntry, Company, Connection, Mail, Operation
+from feeds.services import approvals, roles
+from feeds.services.approvals import fingerprint
+from feeds.states import ApprovalState, MailKind
 from tests.factories import (
     AccessGrantFactory,
+    ApprovalFactory,
     BatchFactory,
     CompanyFactory,
     ConnectionFactory,
@@ -439,7 +441,6 @@ class TestBanner:
         for address in (
             page_of(hers),
             reverse("admin:feeds_company_timeline", args=[hers.pk]),
-            reverse("admin:feeds_company_history", args=[hers.pk]),
             reverse("admin:feeds_company_action", args=[hers.pk, "show-link"]),
             reverse("admin:feeds_connection_change", args=[connection.pk]),
             reverse("admin:feeds_connection_action", args=[connection.pk, "show-link"]),
@@ -518,3 +519,115 @@ class TestEnding:
             assert words in page
         assert listed(auditor, self.LIST, now="open") == {running}
         assert listed(auditor, self.LIST, q="HL-1") == set(AccessGrant.objects.all())
+
+
+# --- Four eyes and own customers -------------------------------------------------------------------------------------
+class TestRequestsForApproval:
+    LIST = reverse("admin:feeds_approval_changelist")
+    MAY_UNLINK: ClassVar = ["feeds.unlink_connection"]
+
+    @pytest.fixture
+    def robin(self) -> User:
+        """A relationship manager who may also unlink."""
+        user: User = UserFactory(
+            role=roles.RELATIONSHIP_MANAGERS, permissions=self.MAY_UNLINK, first_name="Robin", last_name="Hall"
+        )
+        return user
+
+    def of(self, company: Company | None, **values: Any) -> Approval:
+        """A request of a colleague's to unlink the company's connection."""
+        made: Approval = ApprovalFactory(connection=ConnectionFactory(company=company, linked=True), **values)
+        return made
+
+    def many(self, connections: list[Connection], **values: Any) -> Approval:
+        """A request to refresh the links of several."""
+        rows = [[it.pk, str(it), fingerprint("refresh_links", it)] for it in connections]
+        made: Approval = ApprovalFactory(
+            action="refresh_links",
+            target_pk=None,
+            company=None,
+            key="many",
+            payload={"rows": rows},
+            judged_on={},
+            **values,
+        )
+        return made
+
+    def url(self, approval: Approval, name: str = "approve") -> str:
+        """A button of the request's page."""
+        return reverse("admin:feeds_approval_action", args=[approval.pk, name])
+
+    def test_a_manager_sees_those_about_customers_they_see_and_their_own(
+        self, staff: Client, robin: User, hers: Company
+    ) -> None:
+        own, nobodys = self.of(CompanyFactory(manager=robin)), self.of(CompanyFactory())
+        asked = self.of(CompanyFactory(manager=hers.manager), requested_by=robin)
+        of_rosas = self.of(hers)
+        many = self.many([ConnectionFactory(company=CompanyFactory(manager=hers.manager))])
+        rights = ApprovalFactory(action="change_roles", company=None, target_pk=robin.pk, key="roles")
+        assert listed(staff, self.LIST, list="all") == {own, nobodys, asked}
+        assert listed(staff, self.LIST) == {own, nobodys}
+        assert listed(staff, self.LIST, list="all", q=hers.customer_number) == set()
+        support = browser(UserFactory(role=roles.SUPPORT))
+        assert listed(support, self.LIST, list="all") == {own, nobodys, asked, of_rosas, many, rights}
+        for hidden in (of_rosas, many, rights):
+            assert staff.get(reverse("admin:feeds_approval_change", args=[hidden.pk])).status_code == 302
+
+    def test_who_does_not_see_the_customer_neither_decides_nor_is_asked_to(
+        self, staff: Client, robin: User, rosa: User, hers: Company
+    ) -> None:
+        approval = self.of(hers)
+        assert robin not in approvals.deciders_of(approval)
+        for name in ("approve", "refuse", "withdraw"):
+            assert staff.post(self.url(approval, name), {"comment": "x"}).status_code == 404
+        approval.refresh_from_db()
+        assert approval.state == ApprovalState.REQUESTED
+        why = "This is about customers that you do not see: a colleague who sees them has to decide."
+        assert approvals.why_not_decide(approval, robin) == why
+        assert robin in approvals.deciders_of(self.of(CompanyFactory(manager=robin)))
+        assert robin in approvals.deciders_of(self.of(CompanyFactory()))
+
+    def test_an_emergency_access_opens_the_requests_of_that_customer_and_only_while_it_lasts(
+        self, staff: Client, robin: User, hers: Company
+    ) -> None:
+        approval, other = self.of(hers), self.of(CompanyFactory(manager=hers.manager))
+        grant = open_for(robin, hers)
+        assert listed(staff, self.LIST) == {approval}
+        assert robin in approvals.deciders_of(approval)
+        assert robin not in approvals.deciders_of(other)
+        assert "EMERGENCY ACCESS" in staff.get(self.url(approval)).content.decode()
+        AccessGrant.objects.filter(pk=grant.pk).update(ended_at=timezone.now(), ended_by_name="Rosa Marchetti")
+        assert listed(staff, self.LIST) == set()
+        assert robin not in approvals.deciders_of(approval)
+        assert staff.post(self.url(approval), {"comment": ""}).status_code == 404
+
+    def test_what_was_asked_is_not_done_for_who_no_longer_sees_the_customer(self, robin: User, hers: Company) -> None:
+        grant = open_for(robin, hers)
+        approval = self.of(hers, requested_by=robin)
+        AccessGrant.objects.filter(pk=grant.pk).update(ended_at=timezone.now(), ended_by_name="Rosa Marchetti")
+        answer = browser(UserFactory(role=roles.SUPPORT)).post(self.url(approval), {"comment": ""}, follow=True)
+        assert texts(answer) == ["Robin Hall no longer sees this customer. Nothing was done."]
+        assert not Operation.objects.exists()
+
+    def test_of_many_rows_those_of_a_customer_given_away_are_refused(
+        self, robin: User, rosa: User, drain_queue: Callable[[], int]
+    ) -> None:
+        kept, given = (ConnectionFactory(company=CompanyFactory(manager=robin, in_codat=True)) for _ in range(2))
+        approval = self.many([kept, given], requested_by=robin)
+        Company.objects.filter(pk=given.company.pk).update(manager=rosa)
+        browser(UserFactory(role=roles.SUPPORT)).post(self.url(approval), {"comment": ""})
+        approvals.run_many(approval.pk)
+        approval.refresh_from_db()
+        assert approval.refusals == [[str(given), "Robin Hall no longer sees this customer."]]
+        assert [operation.connection for operation in Operation.objects.all()] == [kept]
+
+    def test_ones_own_request_tells_nothing_new_of_a_customer_given_away(
+        self, staff: Client, robin: User, hers: Company
+    ) -> None:
+        approval = self.of(hers, requested_by=robin)
+        Connection.objects.filter(company=hers).update(status="Unlinked")
+        for address in (reverse("admin:feeds_approval_change", args=[approval.pk]), self.url(approval)):
+            page = staff.get(address).content.decode()
+            assert approval.target_name in page or address == self.url(approval)
+            assert "Unlinked" not in page
+            assert page_of(hers) not in page

@@ -73,6 +73,7 @@ class Action:
 ACTIONS = [
     Action("take", "Take"),
     Action("verify-now", "Verify now", "feeds.refresh_company"),
+    Action("invite-to-reconnect", "Invite to reconnect", "feeds.invite_company"),
     Action("refresh-link", "Refresh link", "feeds.refresh_link"),
     Action("show-link", "Show link", "feeds.reveal_link"),
     Action("generate-credentials", "Generate credentials", "feeds.generate_credentials"),

@@ -8,6 +8,7 @@ import io
 import json
 import zipfile
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -16,15 +17,20 @@ from django.urls import reverse
 from django.utils import timezone
 
 from feeds import audit
-from feeds.models import AuditEntry, Company, HistoryExport, Mail
-from feeds.services import evidence
+from feeds.audit import Actor
+from feeds.models import AuditEntry, Company, HistoryExport, Invitation, Mail
+from feeds.services import approvals, callouts, evidence, invitation_keys, outbox
 from feeds.services.roles import ADMINISTRATORS, COMPLIANCE_AUDITORS, RELATIONSHIP_MANAGERS, SUPPORT
-from feeds.states import ExportKind, ExportState, MailKind, MailState
+from feeds.states import CalloutState, ExportKind, ExportState, InvitationEnd, MailKind, MailState
 from tests.factories import (
+    AccessGrantFactory,
+    ApprovalFactory,
+    CalloutVersionFactory,
     CaseEventFactory,
     CaseFactory,
     CompanyFactory,
     ConnectionFactory,
+    InvitationFactory,
     OperationFactory,
     UserFactory,
 )
@@ -57,7 +63,15 @@ def company() -> Company:
     CaseEventFactory(case=case, text="=Left a message.")
     OperationFactory(company=company, reason="They moved banks.", account=account)
     audit.record("link_revealed", connection)
+    ApprovalFactory(connection=connection, reason=f"He says {NUMBER} is closed.")
+    AccessGrantFactory(company=company, user_name="Eve Standin", reason=f"Asked about {NUMBER}.")
+    CalloutVersionFactory(published=True)
+    invitation = InvitationFactory(company=company)
     now = timezone.now()
+    Mail.objects.create(
+        kind=MailKind.INVITATION, to="alex@maple.example", subject="Connect your feed", html="",
+        body=f"Here: {outbox.LINK_MARK}", invitation=invitation, state=MailState.SENT, sent_at=now,
+    )  # fmt: skip
     Mail.objects.create(
         kind=MailKind.BROKE, to="sam@bank.example", subject="Feed broke: Maple", body="It broke.", html="", case=case,
         state=MailState.SENT, sent_at=now,
@@ -106,13 +120,20 @@ def test_the_sections_tell_what_happened(auditor: Client, company: Company) -> N
     assert [row["reason"] for row in table(archive, "operations")] == ["They moved banks."]
     assert [row["to"] for row in table(archive, "status_changes")] == ["disconnected"]
     assert "'=Left a message." in [row["text"] for row in table(archive, "cases")]
-    assert [row["subject"] for row in table(archive, "mails")] == ["Feed broke: Maple"]
+    assert [row["subject"] for row in table(archive, "mails")] == ["Connect your feed", "Feed broke: Maple"]
+    assert [row["contact"] for row in table(archive, "invitations")] == ["Alex Doe <alex@maple.example>"]
+    assert [row["consequences"] for row in table(archive, "approvals")] == ["3 accounts stop feeding."]
+    assert [row["who"] for row in table(archive, "emergency_accesses")] == ["Eve Standin"]
+    assert [row["title_en"] for row in table(archive, "callouts")] == ["Before you start"]
     assert {row["kind"] for row in table(archive, "timeline")} == {"Status", "Operation", "Link", "Case"}
 
 
 def test_nothing_of_another_customer_is_in_it(auditor: Client, company: Company) -> None:
     other = CaseFactory(connection__company=CompanyFactory(legal_name="Zebra Imports", in_codat=True))
     OperationFactory(company=other.company)
+    ApprovalFactory(connection=other.connection)
+    AccessGrantFactory(company=other.company)
+    InvitationFactory(company=other.company, contact_name="Zebra Owner")
     archive = pack(auditor, company)
     everything = b"".join(archive.read(name) for name in archive.namelist()).decode()
     assert "Zebra" not in everything
@@ -123,6 +144,63 @@ def test_nothing_outside_the_period_is_in_it(auditor: Client, company: Company) 
     archive = pack(auditor, company, start=30, end=2)
     for section in evidence.SECTIONS:
         assert section.name == "customer" or table(archive, section.name) == [], section.name
+
+
+def test_what_was_open_in_the_period_is_in_it_though_it_began_before(auditor: Client, company: Company) -> None:
+    long_ago = timezone.now() - timedelta(days=20)
+    company.invitations.update(created_at=long_ago)
+    company.access_grants.update(created_at=long_ago)
+    archive = pack(auditor, company, start=10, end=5)
+    assert len(table(archive, "invitations")) == len(table(archive, "emergency_accesses")) == 1
+    company.invitations.update(ended_at=timezone.now() - timedelta(days=11), end=InvitationEnd.REVOKED)
+    company.access_grants.update(ended_at=timezone.now() - timedelta(days=11))
+    archive = pack(auditor, company, start=10, end=5)
+    assert table(archive, "invitations") == table(archive, "emergency_accesses") == []
+
+
+def test_every_callout_that_customers_saw_in_the_period_is_in_it_with_who_stood_for_it(
+    auditor: Client, company: Company
+) -> None:
+    first = CalloutVersionFactory(state=CalloutState.SUBMITTED, title_en="The next one")
+    people = (UserFactory(role=ADMINISTRATORS, first_name=name) for name in ("Pat", "Kim"))
+    approver, attester = (Actor.person(person, source="admin") for person in people)
+    callouts.approve(first, approver)
+    callouts.attest(first, attester, on=timezone.localdate(), by_name="Kim in the Portal")
+    before, after = table(pack(auditor, company), "callouts")
+    assert (before["title_en"], after["title_en"]) == ("Before you start", "The next one")
+    assert before["superseded_on"] == after["published_on"] == timezone.localdate().isoformat()
+    assert (after["approved_by"], after["last_attested_by"]) == (approver.name, "Kim in the Portal")
+    assert attester.name in after["attestations"]
+
+
+def test_of_a_request_about_many_customers_only_this_one_is_named(auditor: Client, company: Company) -> None:
+    zebra, yak = CompanyFactory(legal_name="Zebra Imports"), CompanyFactory(legal_name="Yak Wool")
+    asking = Actor.person(UserFactory(role=RELATIONSHIP_MANAGERS), source="admin")
+    ask = partial(approvals.ask_many, "onboard_companies", consequences=["Much."], reason="All moved.", actor=asking)
+    about_us, about_others = ask([company, zebra]), ask([zebra, yak])
+    about_us.refusals = [[str(zebra), "Zebra is off-boarded."], [str(company), "It has no accounts."]]
+    about_us.save()
+    requests = {row["id"]: row for row in table(pack(auditor, company), "approvals")}
+    assert str(about_others.pk) not in requests
+    assert requests[str(about_us.pk)]["object"] == f"{company} (2 rows)"
+    assert requests[str(about_us.pk)]["outcome"] == "It has no accounts."
+    assert "Zebra" not in "".join(table(pack(auditor, company), "approvals")[-1].values())
+
+
+def test_no_key_to_an_invitation_is_in_it(auditor: Client, company: Company) -> None:
+    opened = invitation_keys.address(
+        Invitation.objects.get(), made_for=invitation_keys.SHOWN, actor=Actor.service("worker")
+    )
+    key = opened.url.rstrip("/").rsplit("/", 1)[1]
+    archive = pack(auditor, company)
+    everything = b"".join(archive.read(name) for name in archive.namelist()).decode()
+    assert key not in everything
+    assert invitation_keys.digest(key) not in everything
+
+
+def test_a_mail_to_the_customer_is_in_the_customers_history(company: Company) -> None:
+    audit.record("mail_sent", Mail.objects.get(kind=MailKind.INVITATION))
+    assert AuditEntry.objects.get(event="mail_sent").company_id == company.pk
 
 
 def test_no_secret_and_no_whole_account_number_is_in_it(auditor: Client, company: Company) -> None:

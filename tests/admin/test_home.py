@@ -186,9 +186,9 @@ class TestSite:
         boss = UserFactory(is_superuser=True)
         groups = browser(boss).get(reverse("admin:index")).context["available_apps"]
         named = {str(group["name"]): {model["object_name"] for model in group["models"]} for group in groups}
-        assert named["Customers"] == {"Company", "Batch", "CalloutVersion", "AccessGrant"}
+        assert named["Customers"] == {"Company", "Invitation", "Batch", "CalloutVersion", "AccessGrant"}
         assert named["Codat"] == {"Connection", "SourceAccount", "Operation", "WebhookEvent"}
-        assert named["History"] == {"AuditEntry"}
+        assert named["History"] == {"AuditEntry", "AuditSeal", "HistoryCheck", "HistoryExport"}
         assert named["People"] == {"User", "Group", "SignInLock"}
 
     def test_a_group_with_nothing_to_see_is_left_out(self) -> None:

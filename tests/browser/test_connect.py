@@ -19,16 +19,31 @@ from feeds.services import onboarding
 from feeds.services.roles import RELATIONSHIP_MANAGERS
 from feeds.states import InvitationState
 from tests.browser.conftest import Screens
-from tests.factories import CompanyFactory, SourceAccountFactory, UserFactory
+from tests.factories import CalloutVersionFactory, CompanyFactory, SourceAccountFactory, UserFactory
 from tests.sandbox_process import SandboxProcess
 from tests.services.grid import RM
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 
 WORDS = {
-    "en": {"button": "Connect bank feeds", "done": "Your bank feed is connected", "get": "Get credentials"},
-    "fr": {"button": "Connecter les flux bancaires", "done": "Votre flux bancaire est connecté", "get": "Obtenir"},
+    "en": {
+        "hello": "Hello Alex Doe",
+        "button": "Connect bank feeds",
+        "get": "Get credentials",
+        "continue": "Continue",
+        "connect": "Connect",
+        "done": "Your bank feed is connected",
+    },
+    "fr": {
+        "hello": "Bonjour Alex Doe",
+        "button": "Connecter les flux bancaires",
+        "get": "Obtenir",
+        "continue": "Continuer",
+        "connect": "Connecter",
+        "done": "Votre flux bancaire est connecté",
+    },
 }
+CALLOUT = {"en": "Have your QuickBooks password ready.", "fr": "Préparez votre mot de passe QuickBooks."}
 
 
 @pytest.fixture
@@ -59,7 +74,7 @@ def link_in(sent: list[EmailMessage]) -> str:
     return found[0]
 
 
-@pytest.mark.parametrize("language", ["en"])
+@pytest.mark.parametrize("language", ["en", "fr"])
 def test_a_customer_is_invited_and_connects_while_everything_is_polled(
     window: Callable[..., Screens],
     live_server: object,
@@ -75,6 +90,7 @@ def test_a_customer_is_invited_and_connects_while_everything_is_polled(
     company: Company = CompanyFactory(legal_name="Maple Dental Ltd.", language=language, manager=manager)
     SourceAccountFactory(company=company, name="Operating", account_number="4000100001")
     SourceAccountFactory(company=company, name="Savings", account_number="4000100002")
+    CalloutVersionFactory(published=True)
     onboarding.request(company, actor=RM)
     drain_queue()
 
@@ -85,7 +101,7 @@ def test_a_customer_is_invited_and_connects_while_everything_is_polled(
     staff.check("invite")
     staff.page.get_by_role("button", name="Invite customer").click()
     staff.page.get_by_role("link", name="Send by mail").click()
-    expect(staff.page.locator("pre.preview")).to_contain_text("Hello Alex Doe")
+    expect(staff.page.locator("pre.preview")).to_contain_text(words["hello"])
     staff.check("invitation-mail")
     staff.page.get_by_role("button", name="Send by mail").click()
     expect(staff.page.get_by_text("The mail is on its way")).to_be_visible()
@@ -97,12 +113,18 @@ def test_a_customer_is_invited_and_connects_while_everything_is_polled(
     page.goto(link)
     customer.check(f"connect-{language}", picture=True)
     assert page.locator("html").get_attribute("lang") == language
+    expect(page.get_by_role("complementary")).to_contain_text(CALLOUT[language])
+    desk = window(width=1280)
+    desk.page.goto(link)
+    desk.check(f"connect-{language}-desktop", picture=True)
     page.get_by_role("button", name=words["button"]).click()
+    if language == "fr":
+        page.get_by_role("link", name="Français").click()
     page.get_by_role("button", name=words["get"]).click()
-    page.get_by_role("button", name="Continue").click()
+    page.get_by_role("button", name=words["continue"]).click()
     for choice in page.get_by_role("checkbox").all():
         choice.check()
-    page.get_by_role("button", name="Connect").click()
+    page.get_by_role("button", name=words["connect"]).click()
     expect(page.get_by_role("list")).to_contain_text("Operating")
 
     page.goto(link)

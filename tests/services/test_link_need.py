@@ -12,7 +12,7 @@ from django.utils import timezone
 from feeds.models import Connection
 from feeds.services import link_need, links, polling, quiet
 from feeds.services.polling import Priority
-from feeds.states import AccountStatus, ConnectionStatus, link_is_needed
+from feeds.states import ConnectionStatus, link_is_needed
 from tests.factories import ConnectionFactory, SourceAccountFactory
 
 pytestmark = pytest.mark.django_db
@@ -45,21 +45,26 @@ def needed_by_query(connection: Connection) -> bool:
 @pytest.mark.parametrize("status", CONNECTIONS)
 def test_one_connection_and_many_are_judged_alike(status: str, accounts: tuple[str, ...]) -> None:
     connection = feed(status, accounts)
-    expected = link_is_needed(status, account_is_disconnected=AccountStatus.DISCONNECTED in accounts)
+    expected = link_is_needed(status, account_is_unconnected=bool({"pending", "disconnected"} & {*accounts}))
     shown = link_need.annotated(Connection.objects.all()).get()
     assert link_need.is_needed(connection) is expected
     assert link_need.is_needed(shown) is expected
     assert needed_by_query(connection) is expected
-    assert expected is (status != ConnectionStatus.LINKED or "disconnected" in accounts)
+    assert expected is (status != ConnectionStatus.LINKED or "disconnected" in accounts or "pending" in accounts)
 
 
-def test_an_account_that_codat_no_longer_has_needs_no_link() -> None:
-    connection = feed(ConnectionStatus.LINKED, ["disconnected"], gone=True)
+@pytest.mark.parametrize("status", ["disconnected", "pending"])
+def test_an_account_that_codat_no_longer_has_needs_no_link(status: str) -> None:
+    connection = feed(ConnectionStatus.LINKED, [status], gone=True)
     assert not link_need.is_needed(connection)
     assert not needed_by_query(connection)
 
 
-@pytest.mark.parametrize("accounts", [("connected",), ("connected", "disconnected")], ids=["all work", "one is broken"])
+@pytest.mark.parametrize(
+    "accounts",
+    [("connected",), ("connected", "disconnected"), ("connected", "pending")],
+    ids=["all work", "one is broken", "one is new"],
+)
 @pytest.mark.parametrize("status", CONNECTIONS)
 def test_the_poller_the_clearing_and_the_refresh_follow_the_rule(status: str, accounts: tuple[str, ...]) -> None:
     connection = feed(status, accounts)

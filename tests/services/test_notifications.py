@@ -21,7 +21,14 @@ from feeds.audit import Actor
 from feeds.models import Case, CaseEvent, Mail, SourceAccount
 from feeds.services import cases, notifications, outbox, preferences
 from feeds.states import CaseOutcome, CaseState, Language, MailKind, MailState
-from tests.factories import CompanyFactory, ConnectionFactory, SourceAccountFactory, UserFactory
+from tests.factories import (
+    CompanyFactory,
+    ConnectionFactory,
+    InvitationFactory,
+    MailFactory,
+    SourceAccountFactory,
+    UserFactory,
+)
 from tests.worker_process import ROOT, WorkerProcess
 
 pytestmark = pytest.mark.django_db
@@ -336,15 +343,27 @@ def test_a_mail_with_a_key_is_written_once() -> None:
 
 
 def test_old_mails_are_forgotten_and_failed_ones_kept() -> None:
-    break_feed()
-    Mail.objects.all().delete()
-    sent_long_ago, sent_lately, failed_long_ago = put(), put(), put()
-    long_ago = timezone.now() - timedelta(days=31)
-    Mail.objects.update(next_attempt_at=None, state=MailState.SENT)
-    Mail.objects.filter(pk=failed_long_ago.pk).update(state=MailState.FAILED)
-    Mail.objects.filter(pk__in=[sent_long_ago.pk, failed_long_ago.pk]).update(updated_at=long_ago)
-    assert outbox.prune(older_than=timedelta(days=30)) == 1
+    states = (MailState.SENT, MailState.SENT, MailState.FAILED)
+    sent_long_ago, sent_lately, failed_long_ago = (MailFactory(case=None, state=state) for state in states)
+    _age([sent_long_ago, failed_long_ago], days=31)
+    assert outbox.prune() == 1
     assert set(Mail.objects.all()) == {sent_lately, failed_long_ago}
+
+
+def test_mails_of_a_customer_are_kept_as_long_as_the_history(settings: Settings) -> None:
+    settings.AUDIT_RETENTION_DAYS = 400
+    about_a_case = MailFactory(state=MailState.SENT)
+    to_the_customer = MailFactory(case=None, invitation=InvitationFactory(), state=MailState.SENT)
+    _age([about_a_case, to_the_customer], days=399)
+    assert outbox.prune() == 0
+    _age([about_a_case], days=401)
+    assert outbox.prune() == 1
+    assert Mail.objects.get() == to_the_customer
+
+
+def _age(mails: list[Mail], *, days: int) -> None:
+    then = timezone.now() - timedelta(days=days)
+    Mail.objects.filter(pk__in=[mail.pk for mail in mails]).update(updated_at=then)
 
 
 DIE_AFTER_SENDING = """

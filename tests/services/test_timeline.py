@@ -1,4 +1,4 @@
-"""The timeline: five tellings become one list that a person can read."""
+"""The timeline: several tellings become one list that a person can read."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ from django.utils import timezone
 
 from feeds import audit
 from feeds.models import AuditEntry, Company, Connection, Operation
-from feeds.services import links, onboarding, timeline
+from feeds.services import door, invitation_keys, invitations, links, onboarding, outbox, timeline
 from feeds.services.timeline import Kind, Place
 from feeds.states import (
     AccountStatus,
     CaseEventKind,
     ConnectionStatus,
+    InvitationEnd,
+    InvitationPurpose,
     OperationKind,
     OperationState,
     SeenBy,
@@ -28,6 +30,8 @@ from tests.factories import (
     CaseFactory,
     CompanyFactory,
     ConnectionFactory,
+    InvitationFactory,
+    MailFactory,
     OperationFactory,
     SourceAccountFactory,
     StatusEventFactory,
@@ -252,4 +256,59 @@ class TestPages:
         with django_assert_num_queries(len(one)):
             page = timeline.of_company(case.company, 1000)
         assert len(page.entries) == 251
-        assert len(one) == 6
+        assert len(one) == 8
+
+
+class TestInvitations:
+    def test_how_far_the_customer_came_is_told_with_who_did_it(self, settings: Any) -> None:
+        company = CompanyFactory(in_codat=True)
+        invitation = invitations.invite_contact(company, purpose=InvitationPurpose.CONNECT, actor=ROBIN)
+        outbox.send_due()
+        invitation_keys.address(invitation, made_for=invitation_keys.SHOWN, actor=ROBIN)
+        door.opened(invitation)
+        with audit.acting(door.CUSTOMER):
+            door._note_start(invitation)
+        invitations.revoke(invitation, actor=ROBIN, reason="Wrong person.")
+        entries = timeline.of_company(company, kinds={Kind.INVITATION}).entries
+        assert [(entry.title, entry.who) for entry in reversed(entries)] == [
+            ("Invited: Connect: Alex Doe", "Robin Staff"),
+            ("Mail to the customer: Invitation", ""),
+            ("The invitation's link was shown", "Robin Staff"),
+            ("The invited customer opened the page", "customer"),
+            ("The invited customer pressed the button", "customer"),
+            ("Invitation withdrawn", "Robin Staff"),
+        ]
+        assert entries[0].text.startswith("Wrong person.")
+        assert entries[4].about is not None
+
+    @pytest.mark.parametrize(
+        ("values", "title"),
+        [
+            ({"linked_at": NOON}, "The invited customer has linked QuickBooks"),
+            (
+                {"linked_at": NOON, "connected_at": NOON, "ended_at": NOON, "end": InvitationEnd.CONNECTED},
+                "The invited customer has connected every account",
+            ),
+            ({"ended_at": NOON, "end": InvitationEnd.EXPIRED}, "Invitation expired"),
+            ({"ended_at": NOON, "end": InvitationEnd.REPLACED}, "Invitation replaced by a newer one"),
+        ],
+    )
+    def test_what_a_reading_or_the_clock_found_is_told_once(self, values: dict[str, Any], title: str) -> None:
+        invitation = InvitationFactory()
+        for name, value in values.items():
+            setattr(invitation, name, value)
+        invitation.save()
+        assert told(invitation.company, kinds={Kind.INVITATION}) == [title, "Invited: Connect: Alex Doe"]
+
+    def test_a_mail_that_came_back_says_so(self) -> None:
+        invitation = InvitationFactory()
+        MailFactory(case=None, invitation=invitation, state="sent", sent_at=NOON, bounced_at=NOON, kind="reminder")
+        mailed = timeline.of_company(invitation.company, kinds={Kind.INVITATION}).entries[-1]
+        assert mailed.title == "Mail to the customer: Reminder"
+        assert mailed.text.endswith("It came back: it did not arrive.")
+
+    def test_a_connection_tells_of_its_companys_invitations(self) -> None:
+        connection = ConnectionFactory()
+        InvitationFactory(company=connection.company)
+        InvitationFactory()
+        assert len(timeline.of_connection(connection, kinds={Kind.INVITATION}).entries) == 1
