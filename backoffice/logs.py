@@ -23,8 +23,13 @@ def redact(_logger: Any, _method: str, event: structlog.typing.EventDict) -> str
         if _SECRET_KEYS.search(key):
             event[key] = _HIDDEN
         elif isinstance(value, str):
-            event[key] = _SECRET_VALUES.sub(lambda m: next(g for g in m.groups() if g) + _HIDDEN, value)
+            event[key] = hide_secrets(value)
     return event
+
+
+def hide_secrets(text: str) -> str:
+    """The text without values of telling shapes: one-time passwords, keys, addresses of customers' pages."""
+    return _SECRET_VALUES.sub(lambda m: next(g for g in m.groups() if g) + _HIDDEN, text)
 
 
 _SHARED: list[structlog.typing.Processor] = [

@@ -205,7 +205,7 @@ MIDDLEWARE = [
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
-    "django_structlog.middlewares.RequestMiddleware",
+    "backoffice.request_lines.RequestLines",
     "feeds.audit.AuditMiddleware",
     "allauth.account.middleware.AccountMiddleware",
     "feeds.sign_in.sessions.SessionLimitsMiddleware",

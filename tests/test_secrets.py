@@ -211,7 +211,7 @@ def everything_done_once(kept: Kept, codat: SandboxProcess, drain: Drain, client
     generated = credentials.generate(connection, actor=actor)
     kept.secrets |= {"credentials user": generated.username, "credentials password": generated.password}
     client.force_login(user)
-    invite_and_press(kept, actor, drain)
+    invite_and_press(kept, codat, actor, drain)
     look_at_the_screens(kept, client, company)
     accounts.rename(account, name="Renamed", actor=actor)
     drain()
@@ -232,8 +232,8 @@ def everything_done_once(kept: Kept, codat: SandboxProcess, drain: Drain, client
     seals.seal()
 
 
-def invite_and_press(kept: Kept, actor: Actor, drain: Drain) -> None:
-    """The invitation's link on a screen and in a mail, opened, guessed wrong, and pressed."""
+def invite_and_press(kept: Kept, codat: SandboxProcess, actor: Actor, drain: Drain) -> None:
+    """The invitation's link on a screen and in a mail, opened, guessed wrong, pressed in vain, and pressed."""
     company = Company.objects.get()
     invitation = invitations.invite_contact(company, purpose=InvitationPurpose.CONNECT, actor=actor)
     drain()
@@ -242,6 +242,9 @@ def invite_and_press(kept: Kept, actor: Actor, drain: Drain) -> None:
     shown = invitation_keys.address(invitation, made_for=invitation_keys.SHOWN, actor=actor).url
     kept.secrets |= {"mailed key": mailed[1], "shown key": shown.rpartition("/")[2]}
     customer = Client()
+    Connection.objects.update(link_url="", link_expires_at=None)
+    codat.post_fault("status", "GET", "/companies/{id}/connections", status=401, times=1)
+    assert customer.post("/connect/" + kept.secrets["shown key"]).status_code == 503
     for key in (kept.secrets["mailed key"], kept.secrets["shown key"]):
         assert customer.get(f"/connect/{key}").status_code == 200
         assert customer.post(f"/connect/{key}/opened").status_code == 204

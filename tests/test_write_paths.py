@@ -25,8 +25,9 @@ from django.utils import timezone
 from pytest_django.fixtures import Settings
 
 from feeds import audit, tasks
+from feeds.audit import Actor
 from feeds.models import AuditEntry, Case, Company, Connection, SourceAccount, base
-from feeds.services import onboarding, outbox
+from feeds.services import approvals, onboarding, outbox
 from feeds.states import (
     CaseCause,
     CaseOutcome,
@@ -38,6 +39,7 @@ from feeds.states import (
     WebhookState,
 )
 from tests.factories import (
+    ApprovalFactory,
     BatchFactory,
     CaseFactory,
     CompanyFactory,
@@ -235,6 +237,31 @@ OBJECT_ACTIONS: dict[str, tuple[Callable[[], Any], Data] | str] = {
     "sourceaccount rename": (account, {"name": "Payroll"}),
     "sourceaccount show-number": (account, {}),
     "webhookevent apply-again": (failed_webhook, {}),
+    **dict.fromkeys(
+        (
+            "calloutversion submit",
+            "calloutversion approve",
+            "calloutversion send-back",
+            "calloutversion attest",
+            "calloutversion withdraw",
+            "calloutversion copy",
+        ),
+        covered_by("admin/test_callouts.py::test_it_leaves_its_trace_in_the_history"),
+    ),
+    **dict.fromkeys(
+        ("approval approve", "approval refuse", "approval withdraw"),
+        covered_by("test_write_paths.py::test_what_becomes_of_a_request_is_history_with_whoever_did_it"),
+    ),
+    **dict.fromkeys(
+        ("company delete-in-codat", "connection delete"),
+        covered_by("admin/test_offboarding.py::test_the_history_says_who_and_why"),
+    ),
+    "company delete": (CompanyFactory, WHY),
+    "company take-over": (CompanyFactory, {}),
+    "accessgrant end": covered_by("admin/test_access.py::test_it_ends_at_once_and_the_history_says_who"),
+    "mail send-again": covered_by("admin/test_mails.py::test_the_history_says_who_pressed_it"),
+    "signinlock unlock": covered_by("sign_in/test_lockout.py::test_the_history_has_who_unlocked_whom"),
+    "user reset-second-factors": covered_by("sign_in/test_second_factors.py::test_a_reason_is_asked_for_and_kept"),
 }
 LIST_ACTIONS: dict[str, Callable[[], Any]] = {
     "company onboard_selected": with_account,
@@ -242,8 +269,11 @@ LIST_ACTIONS: dict[str, Callable[[], Any]] = {
     "connection refresh_links": with_link,
     "case take_selected": broken,
     "webhookevent apply_selected_again": failed_webhook,
+    "company take_over_selected": CompanyFactory,
 }
 FORMS = {
+    "accessgrant": "admin/test_access.py::test_the_history_of_person_and_customer_say_who_and_why",
+    "calloutversion": "services/test_callouts.py::test_the_history_has_every_step_with_its_reason",
     "company": "admin/test_companies.py::test_who_did_it_is_kept",
     "user": "test_audit.py::test_what_a_request_changes_is_the_signed_in_persons_with_the_requests_id",
 }
@@ -334,6 +364,13 @@ TASKS: dict[str, Callable[..., str] | str] = {
     "compare_with_codat": NO_HISTORY + "its report",
     "heartbeat": NO_HISTORY + "a heartbeat",
     "prune_finished_tasks": NO_HISTORY + "the queue's records",
+    "prune_webhooks": NO_HISTORY + "webhooks that were applied long ago",
+    "remind_of_callouts": NO_HISTORY + "mails that wait; that they are sent is in the history",
+    "retry_batch": covered_by("admin/test_batches.py::test_what_the_queue_does_of_a_large_batch_is_whose_click_it_was"),
+    "run_approval": covered_by("test_write_paths.py::test_what_becomes_of_many_is_history_of_whoever_asked"),
+    "tend_approvals": covered_by("test_write_paths.py::test_what_becomes_of_a_request_is_history_with_whoever_did_it"),
+    "tidy_sign_in": NO_HISTORY + "failed sign-ins and sessions that are over; each sign-in is in the history",
+    "verify_history": covered_by("admin/test_seals.py::test_that_it_was_asked_for_and_what_was_found_is_history"),
     "prune_mails": NO_HISTORY + "mails that were sent, which the history names",
     "record_day": NO_HISTORY + "figures",
     "seal_history": NO_HISTORY + "seals",
@@ -378,6 +415,37 @@ def test_the_table_names_every_task() -> None:
     assert declared == set(TASKS)
 
 
+def test_what_becomes_of_a_request_is_history_with_whoever_did_it() -> None:
+    dana = Actor.person(UserFactory(role="Support", first_name="Dana", last_name="Decider"), source="admin")
+    done, refused, withdrawn = (ApprovalFactory() for _ in range(3))
+    ApprovalFactory(expires_at=timezone.now() - timedelta(minutes=1))
+    asker = Actor.person(withdrawn.requested_by, source="admin")
+    before = last_entry()
+    approvals.approve(done, actor=dana)
+    approvals.refuse(refused, actor=dana, comment="Wrong customer.")
+    approvals.withdraw(withdrawn, actor=asker)
+    tasks.tend_approvals()
+    entries = AuditEntry.objects.filter(pk__gt=before, content_type__model="approval", fields__contains=",state,")
+    told = [(it.actor_name, it.changes["state"][1]) for it in entries.order_by("pk")]
+    by = dana.name
+    assert told == [
+        (by, "approved"), (by, "done"), (by, "refused"), (asker.name, "withdrawn"), ("worker", "expired"),
+    ]  # fmt: skip
+
+
+def test_what_becomes_of_many_is_history_of_whoever_asked() -> None:
+    asker, decider = (UserFactory(role="Support", first_name=name) for name in ("Sam", "Dana"))
+    asked = approvals.ask_many(
+        "take_cases", [broken()], consequences=["Taken."], reason="All of one bank.",
+        actor=Actor.person(asker, source="admin"),
+    )  # fmt: skip
+    approvals.approve(asked, actor=Actor.person(decider, source="admin"))
+    before = last_entry()
+    tasks.run_approval(asked.pk)
+    entries = AuditEntry.objects.filter(pk__gt=before, content_type__model="case", fields__contains=",owner,")
+    assert {(it.actor, it.source) for it in entries} == {(asker, f"approved request #{asked.pk}")}
+
+
 def test_that_a_mail_was_sent_is_history_and_of_its_text_nothing(settings: Settings, mailoutbox: list[Any]) -> None:
     case = broken()
     key = {"subject": "Feed broke", "context": {"case": case, "url": "https://feeds.example"}, "case": case}
@@ -391,6 +459,7 @@ def test_that_a_mail_was_sent_is_history_and_of_its_text_nothing(settings: Setti
 # --- Commands --------------------------------------------------------------------------------------------------------
 COMMANDS = {
     "codat_sandbox": NO_HISTORY + "the stand-in's own database",
+    "rights": "reads only",
     "onboard": "test_write_paths.py::test_what_the_command_stores_is_in_the_name_it_was_given",
     "seal_audit": NO_HISTORY + "seals",
     "setup": "test_write_paths.py::test_setup_leaves_history",

@@ -48,6 +48,8 @@ def for_customers(view: View) -> View:
             response = _page(request, "connect/too_many.html", {}, status=429)
         for name, value in HEADERS.items():
             response[name] = value
+        # Django's own line about an answer that is no success would hold the whole address; `door` writes what matters.
+        response._has_been_logged = True  # type: ignore[attr-defined]
         # As django-csp's decorator does it, which reads the settings too early. Browsers follow a form's redirect only
         # to where this says.
         response._csp_update = {"form-action": settings.CODAT_LINK_ORIGINS}  # type: ignore[attr-defined]

@@ -122,6 +122,19 @@ def test_who_retried_is_kept(staff: Client) -> None:
     assert entry.actor_name.startswith("Robin")
 
 
+def test_what_the_queue_does_of_a_large_batch_is_whose_click_it_was(
+    staff: Client, settings: Settings, drain_queue: Callable[[], int], codat: SandboxProcess
+) -> None:
+    settings.BULK_LIMIT = 1
+    batch = batch_of(*[OnboardingState.FAILED] * 2)
+    staff.post(retry_url(batch))
+    drain_queue()
+    entries = AuditEntry.objects.filter(content_type__model="company", fields__contains=",onboarding_state,")
+    continued = [it for it in entries if it.changes["onboarding_state"] == ["failed", "queued"]]
+    assert len(continued) == 2
+    assert {it.actor_name[:5] for it in continued} == {"Robin"}
+
+
 def test_of_a_large_batch_the_queue_does_what_one_page_cannot_wait_for(
     staff: Client, settings: Settings, drain_queue: Callable[[], int], codat: SandboxProcess
 ) -> None:

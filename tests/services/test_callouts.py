@@ -23,6 +23,13 @@ from tests.factories import CalloutVersionFactory, UserFactory
 
 pytestmark = pytest.mark.django_db
 
+
+@pytest.fixture(autouse=True)
+def _two_people_publish(settings: Settings) -> None:
+    """As shipped: nobody approves what they wrote."""
+    settings.FOUR_EYES = ["publish_callout"]
+
+
 TEXTS = {
     "title_en": "Before you start",
     "body_en": "Have your password ready.",
