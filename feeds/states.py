@@ -790,7 +790,7 @@ CALLOUT_AUTHORSHIP = (CalloutEventKind.CREATED, CalloutEventKind.EDITED, Callout
 class FrenchRule(models.TextChoices):
     """Values of the setting CALLOUT_FRENCH: what a version must have in French before it can be submitted."""
 
-    BOTH = "both", _("Both languages or neither, field by field")
+    BOTH = "both", _("Both or neither, field by field")
     REQUIRED = "required", _("French wherever there is English")
     OPTIONAL = "optional", _("French where somebody wrote it")
 

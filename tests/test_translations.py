@@ -57,7 +57,8 @@ def test_updating_changes_nothing_but_what_changed() -> None:
     after = catalogue.po_bytes(catalogue.updated(held, marks))
     assert b'msgid "Search"' in before
     removed = set(before.splitlines()) - set(after.splitlines())
-    assert {b'msgid "Search"', b'msgstr "Rechercher"'} >= removed - {b"#: templates/admin/search_form.html"}
+    said = {line for line in removed if not line.startswith(b"#:")}
+    assert {b'msgid "Search"', b'msgstr "Rechercher"'} >= said
 
 
 def calls(source: str) -> Iterator[tuple[int, str | None]]:

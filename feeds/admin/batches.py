@@ -118,4 +118,4 @@ class BatchAdmin(ActionsAdmin[Batch], MirrorAdmin[Batch]):
         result = onboarding.retry_failed(batch, actor=current_actor())
         count = result.accepted
         text = ngettext("%(count)d company continues.", "%(count)d companies continue.", count) % {"count": count}
-        return f"{text} {_('The others follow by themselves.')}" if result.more else text
+        return " ".join((text, _("The others follow by themselves."))) if result.more else text

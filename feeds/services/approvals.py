@@ -555,7 +555,7 @@ def _said(name: str, value: Any) -> str:
         return ", ".join(Group.objects.filter(pk__in=value).order_by("name").values_list("name", flat=True)) or _(
             "none"
         )
-    return str(value) if value not in ("", None) else _("none")
+    return retold(str(value)) if value not in ("", None) else _("none")
 
 
 # --- Telling ---------------------------------------------------------------------------------------------------------

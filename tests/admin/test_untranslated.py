@@ -27,6 +27,7 @@ from feeds.admin.callouts import GET_CREDENTIALS
 from feeds.models import AuditEntry, BatchItem, CodatQuota, Heartbeat, HistoryExport, SignInLock
 from feeds.models.company import TIME_ZONES
 from feeds.services import callouts, history_checks, roles, seals
+from feeds.sign_in import urls as sign_in_urls
 from feeds.states import (
     ApprovalState,
     CalloutState,
@@ -119,6 +120,9 @@ def addresses() -> Iterator[str]:
     for pattern in admin.site.get_urls():
         if isinstance(pattern, URLPattern) and pattern.name:
             yield from _reversed(pattern.name)
+    for pattern in sign_in_urls.urlpatterns:
+        with suppress(NoReverseMatch):
+            yield reverse(pattern.name)
     for model, screen in admin.site._registry.items():
         keys = list(model._default_manager.values_list("pk", flat=True)[:3])
         for pattern in screen.get_urls():

@@ -9,19 +9,27 @@ from django.urls import reverse
 from django.utils import timezone
 from playwright.sync_api import expect
 
-from feeds.models import BatchItem, Company, Connection, Heartbeat, Preference
+from feeds import audit
+from feeds.admin.base import story_url
+from feeds.models import BatchItem, Company, Connection, Heartbeat, Preference, SignInLock
+from feeds.services import history_checks, seals
 from feeds.services.roles import RELATIONSHIP_MANAGERS
-from feeds.states import AccountStatus, CaseEventKind, OnboardingState, OperationState
+from feeds.states import AccountStatus, CalloutState, CaseEventKind, OnboardingState, OperationState
 from tests.browser.conftest import Screens
+from tests.browser.test_sign_in import add_app
 from tests.factories import (
     PASSWORD,
+    AccessGrantFactory,
+    ApprovalFactory,
     BatchFactory,
+    CalloutVersionFactory,
     CaseEventFactory,
     CaseFactory,
     CompanyFactory,
     ConnectionFactory,
     DriftFindingFactory,
     IncidentFactory,
+    MailFactory,
     OperationFactory,
     SourceAccountFactory,
     UserFactory,
@@ -51,6 +59,16 @@ def bank(transactional_db: None) -> list[tuple[str, str]]:
     CaseEventFactory(case=case, kind=CaseEventKind.TAKEN, text="")
     CaseFactory(incident=IncidentFactory())
     finding = DriftFindingFactory()
+    approval = ApprovalFactory(reason="Le client l’a demandé au téléphone.")
+    submitted = CalloutVersionFactory(state=CalloutState.SUBMITTED)
+    published = CalloutVersionFactory(published=True)
+    grant = AccessGrantFactory(company=failed)
+    mail = MailFactory(case=case, error=ERROR)
+    SignInLock.objects.create(username="robin", ip_address="192.0.2.7", failures_since_start=9)
+    with audit.acting(audit.Actor.person(chief, source="admin")):
+        entry = audit.record("emergency_access", failed, hours=8, grant=grant.pk)
+    seals.seal()
+    history_checks.ask(actor=audit.Actor.person(chief, source="admin"))
     WebhookEventFactory()
     Heartbeat.objects.create(name="worker", beat_at=timezone.now())
     lists = ["company", "case", "connection", "sourceaccount", "operation", "webhookevent", "statusevent", "auditentry"]
@@ -69,6 +87,30 @@ def bank(transactional_db: None) -> list[tuple[str, str]]:
         ("incident", reverse("admin:feeds_incident_changelist")),
         ("drift", reverse("admin:feeds_driftreport_change", args=[finding.report_id])),
         ("system", reverse("admin:operations_page")),
+        ("approvals", reverse("admin:feeds_approval_changelist")),
+        ("approval", reverse("admin:feeds_approval_change", args=[approval.pk])),
+        ("approve", reverse("admin:feeds_approval_action", args=[approval.pk, "approve"])),
+        ("callouts", reverse("admin:feeds_calloutversion_changelist")),
+        ("callout-add", reverse("admin:feeds_calloutversion_add")),
+        ("callout", reverse("admin:feeds_calloutversion_change", args=[submitted.pk])),
+        ("callout-published", reverse("admin:feeds_calloutversion_change", args=[published.pk])),
+        ("callout-checklist", reverse("admin:feeds_calloutversion_checklist", args=[published.pk])),
+        ("callout-difference", reverse("admin:feeds_calloutversion_difference", args=[submitted.pk])),
+        ("emergency-accesses", reverse("admin:feeds_accessgrant_changelist")),
+        ("emergency-access", reverse("admin:feeds_accessgrant_change", args=[grant.pk])),
+        ("emergency-ask", reverse("admin:feeds_accessgrant_add")),
+        ("delete-company", reverse("admin:feeds_company_action", args=[ready.company_id, "delete-in-codat"])),
+        ("history-entry", reverse("admin:feeds_auditentry_change", args=[entry.pk])),
+        ("history-story", story_url(Company, failed.pk)),
+        ("history-export", reverse("admin:feeds_auditentry_export")),
+        ("seals", reverse("admin:feeds_auditseal_changelist")),
+        ("exports", reverse("admin:feeds_historyexport_changelist")),
+        ("mails", reverse("admin:feeds_mail_changelist")),
+        ("mail", reverse("admin:feeds_mail_change", args=[mail.pk])),
+        ("failed-sign-ins", reverse("admin:feeds_signinlock_changelist")),
+        ("people", reverse("admin:auth_user_change", args=[chief.pk])),
+        ("second-factors", reverse("mfa_index")),
+        ("password", reverse("admin:password_change")),
         ("no-such-page", "/no-such-page/"),
     ]
 
@@ -112,3 +154,35 @@ def test_every_screen_has_room_for_french(window: Window, bank: list[tuple[str, 
         if name == "no-such-page":
             staff.problems.clear()  # the browser reports the 404 itself
         staff.check(f"french-{name}-{width}")
+
+
+@pytest.mark.parametrize("width", [1280, 400], ids=["wide", "narrow"])
+def test_the_pages_of_signing_in_speak_french(window: Window, transactional_db: None, width: int) -> None:
+    UserFactory(username="robin", role=RELATIONSHIP_MANAGERS)
+    staff = window(width=width)
+    staff.sign_in("robin")
+    add_app(staff)
+    staff.open(reverse("admin:index"))
+    staff.page.get_by_role("button", name="Français").click()
+    for name in (
+        "mfa_index",
+        "mfa_deactivate_totp",
+        "mfa_list_webauthn",
+        "mfa_add_webauthn",
+        "mfa_view_recovery_codes",
+        "mfa_generate_recovery_codes",
+        "account_logout",
+        "account_reauthenticate",
+        "mfa_reauthenticate",
+    ):
+        staff.open(reverse(name))
+        expect(staff.page.locator("html")).to_have_attribute("lang", "fr")
+        staff.check(f"french-{name}-{width}")
+    staff.page.context.clear_cookies()
+    staff.open("/admin/login/?ended=idle&ended=not_saved&next=/admin/feeds/")
+    staff.page.get_by_role("button", name="Français").click()
+    staff.page.locator("[name=login], [name=username]").first.fill("robin")
+    staff.page.locator("[name=password]").fill("not the password")
+    staff.page.keyboard.press("Enter")
+    expect(staff.page.get_by_text("ne vont pas ensemble")).to_be_visible()
+    staff.check(f"french-refused-{width}")
