@@ -28,7 +28,7 @@ SIGNING_PREFIX = "whsec_"
 SHORTEST_SECRET_KEY = 50
 """Django's own generator makes 50 characters, and its deployment check asks for as many."""
 SHORTEST_RETENTION_DAYS = 365
-"""As the triggers of migration 0022 have it."""
+"""As the triggers of migration 0013 have it."""
 SHORTEST_METRICS_TOKEN = 32
 LONGEST_EMERGENCY_HOURS = 72
 LONGEST_INVITATION_DAYS = 90

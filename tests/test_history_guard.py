@@ -193,7 +193,7 @@ def test_the_documentation_has_the_same_table() -> None:
 
 
 def test_every_trigger_is_missed_when_it_is_gone() -> None:
-    migration = import_module("feeds.migrations.0022_audit_guard")
+    migration = import_module("feeds.migrations.0013_audit_guard")
     assert {
         "sqlite": frozenset(migration.SQLITE),
         "postgresql": frozenset(migration.POSTGRESQL_TRIGGERS),

@@ -14,8 +14,10 @@ from django.db import IntegrityError, models, transaction
 from django.db.models import ProtectedError
 from django.utils import timezone
 
-from feeds import states
+from feeds import audit, states
 from feeds.models import (
+    AuditSeal,
+    AuditSealDelivery,
     BatchItem,
     CalloutVersion,
     CodatQuota,
@@ -25,8 +27,10 @@ from feeds.models import (
     Knock,
     Mail,
     Operation,
+    Preference,
     SourceAccount,
 )
+from feeds.services import seals
 from feeds.states import CalloutState, CaseState, MailKind, Meaning, OperationKind, OperationState
 from tests.factories import (
     AccessGrantFactory,
@@ -37,6 +41,8 @@ from tests.factories import (
     CompanyFactory,
     ConnectionFactory,
     DriftFindingFactory,
+    HistoryCheckFactory,
+    HistoryExportFactory,
     IncidentFactory,
     InvitationFactory,
     OperationFactory,
@@ -55,6 +61,11 @@ LONG_AGO = datetime(2026, 1, 5, tzinfo=UTC)
 def mail(**values: Any) -> Mail:
     """A mail that waits."""
     return Mail.objects.create(**{"kind": MailKind.BROKE, "next_attempt_at": LONG_AGO} | values)
+
+
+def preference(**values: Any) -> Preference:
+    """Somebody's choice of language."""
+    return Preference.objects.create(**{"user": UserFactory(), "language": "en"} | values)
 
 
 # --- Constraints -----------------------------------------------------------------------------------------------------
@@ -113,6 +124,12 @@ CHECKED = [
     Bad("invitation_end_has_reason", InvitationFactory, {"ended_at": LONG_AGO}),
     Bad("invitation_end_has_reason", InvitationFactory, {"end": "revoked"}),
     Bad("invitation_end_has_reason", InvitationFactory, {"end": "mood", "ended_at": LONG_AGO}),
+    Bad("preference_language_known", preference, {"language": "de"}),
+    Bad("history_check_state_known", HistoryCheckFactory, {"state": "perhaps"}),
+    Bad("history_export_state_known", HistoryExportFactory, {"state": "perhaps"}),
+    Bad("history_export_kind_known", HistoryExportFactory, {"kind": "all"}),
+    Bad("history_export_ended_has_date", HistoryExportFactory, {"finished_at": None}),
+    Bad("history_export_ended_has_date", HistoryExportFactory, {"state": "running"}),
     Bad("mail_kind_known", mail, {"kind": "spam"}),
     Bad("mail_state_known", mail, {"state": "lost", "next_attempt_at": None}),
     Bad("mail_waits_while_queued", mail, {"next_attempt_at": None}),
@@ -128,6 +145,8 @@ UNIQUE = {
     "case_one_open_per_connection",
     "incident_one_at_a_time",
     "mail_key_unique",
+    "history_check_one_waits",
+    "seal_delivery_once",
     "approval_one_open_per_key",
     "approval_by_somebody_else",
     "callout_one_published",
@@ -286,6 +305,21 @@ def test_nobody_decides_their_own_request() -> None:
     approval = ApprovalFactory()
     approval.decided_by = approval.requested_by
     refuses("approval_by_somebody_else", approval.save)
+
+
+def test_one_verification_of_the_history_waits_at_a_time() -> None:
+    HistoryCheckFactory.create_batch(2)
+    HistoryCheckFactory(state="queued", finished_at=None)
+    refuses("history_check_one_waits", lambda: HistoryCheckFactory(state="queued", finished_at=None))
+
+
+def test_a_seal_is_sent_to_each_place_once() -> None:
+    audit.record("link_revealed", ConnectionFactory())
+    seals.seal()
+    seal = AuditSeal.objects.latest("pk")
+    AuditSealDelivery.objects.create(seal=seal, destination="file:///a")
+    AuditSealDelivery.objects.create(seal=seal, destination="file:///b")
+    refuses("seal_delivery_once", lambda: AuditSealDelivery.objects.create(seal=seal, destination="file:///a"))
 
 
 def test_a_mail_with_a_key_exists_once() -> None:

@@ -1,6 +1,6 @@
 """One row of the change history, written only through `feeds.audit`; the seals over the rows; the recorded purges.
 
-The database itself refuses to change or delete any of them: see the triggers in migration 0022.
+The database itself refuses to change or delete any of them: see the triggers in migration 0013.
 """
 
 from __future__ import annotations

@@ -70,7 +70,7 @@ GUARDS: dict[str, frozenset[str]] = {
         "audit_seal_no_change", "audit_seal_follows", "audit_purge_no_change", "audit_purge_is_covered",
     }),
 }  # fmt: skip
-"""Triggers that keep the history append-only, by database (migration 0022)."""
+"""Triggers that keep the history append-only, by database (migration 0013)."""
 
 
 # --- Hashes ----------------------------------------------------------------------------------------------------------

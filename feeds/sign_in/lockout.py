@@ -7,14 +7,25 @@ from collections.abc import Mapping
 from typing import Any
 
 from django.conf import settings
+from django.contrib.auth.models import User
 from django.http import HttpRequest, HttpResponse
 from django.template.loader import render_to_string
+from django.utils.crypto import salted_hmac
+
+NOBODY = "(nobody) "
+"""Begins what is kept instead of a name that nobody has."""
 
 
 def name_of(request: HttpRequest, credentials: Mapping[str, Any] | None = None) -> str:
-    """The name that was tried, in one spelling: "RM" and "rm" are the same person, and so the same lock."""
+    """The name that was tried, in one spelling: "RM" and "rm" are the same person, and so the same lock.
+
+    Of a name that nobody has a keyed hash is kept: what was typed there may be somebody's password.
+    """
     given = (credentials or {}).get("username") or request.POST.get("username") or ""
-    return unicodedata.normalize("NFKC", str(given)).strip().casefold()[:150].replace("\0", "")
+    name = unicodedata.normalize("NFKC", str(given)).strip().casefold()[:150].replace("\0", "")
+    if not name or name.startswith(NOBODY) or User.objects.filter(username__iexact=name).exists():
+        return name
+    return NOBODY + salted_hmac("feeds.sign_in.lockout", name, algorithm="sha256").hexdigest()[:16]
 
 
 def page(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from typing import Any
 
@@ -93,9 +94,11 @@ class TestTheLock:
         assert entry.additional_data == {"name": "robin", "address": "127.0.0.1", "failures": 5}
         assert (entry.actor_name, entry.source, entry.remote_addr) == ("anonymous", "sign-in", "127.0.0.1")
 
-    def test_the_history_has_a_name_that_nobody_has_too(self) -> None:
-        fail("nobody")
-        assert AuditEntry.objects.get(event="sign_in_locked").object_repr == "nobody @ 127.0.0.1"
+    def test_of_a_name_that_nobody_has_the_history_keeps_a_hash_for_it_may_be_a_password(self) -> None:
+        fail("correct horse")
+        told = AuditEntry.objects.get(event="sign_in_locked").object_repr
+        assert re.fullmatch(r"\(nobody\) [0-9a-f]{16} @ 127\.0\.0\.1", told)
+        assert "correct" not in str(list(AuditEntry.objects.values()) + list(SignInLock.objects.values()))
 
     def test_nothing_that_was_typed_as_password_is_stored(self, robin: User) -> None:
         fail(times=6)

@@ -7,7 +7,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('feeds', '0020_audit_columns'),
+        ('feeds', '0011_audit_columns'),
     ]
 
     operations = [

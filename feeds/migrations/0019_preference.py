@@ -9,7 +9,7 @@ class Migration(migrations.Migration):
 
     dependencies = [
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
-        ('feeds', '0041_access_grant'),
+        ('feeds', '0018_access_grant'),
     ]
 
     operations = [

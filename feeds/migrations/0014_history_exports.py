@@ -9,7 +9,7 @@ class Migration(migrations.Migration):
 
     dependencies = [
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
-        ('feeds', '0022_audit_guard'),
+        ('feeds', '0013_audit_guard'),
     ]
 
     operations = [

@@ -9,7 +9,7 @@ class Migration(migrations.Migration):
 
     dependencies = [
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
-        ('feeds', '0040_who_sees_which_customer'),
+        ('feeds', '0017_who_sees_which_customer'),
     ]
 
     operations = [

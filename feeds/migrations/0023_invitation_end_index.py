@@ -7,7 +7,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ('feeds', '0070_invitations'),
+        ('feeds', '0022_invitations'),
     ]
 
     operations = [

@@ -45,7 +45,7 @@ def drop(apps, schema_editor):
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('feeds', '0010_callouts'),
+        ('feeds', '0009_callouts'),
     ]
 
     operations = [migrations.RunPython(create, drop)]

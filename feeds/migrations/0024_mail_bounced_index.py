@@ -8,7 +8,7 @@ from django.db.models import Q
 
 class Migration(migrations.Migration):
     dependencies = [
-        ('feeds', '0071_invitation_end_index'),
+        ('feeds', '0023_invitation_end_index'),
     ]
 
     operations = [

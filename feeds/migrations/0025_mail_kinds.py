@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('feeds', '0072_mail_bounced_index'),
+        ('feeds', '0024_mail_bounced_index'),
     ]
 
     operations = [

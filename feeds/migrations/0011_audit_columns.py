@@ -12,7 +12,7 @@ class Migration(migrations.Migration):
     dependencies = [
         ('contenttypes', '0002_remove_content_type_name'),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
-        ('feeds', '0011_callout_text_frozen'),
+        ('feeds', '0010_callout_text_frozen'),
     ]
 
     operations = [

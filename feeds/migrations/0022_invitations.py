@@ -9,7 +9,7 @@ class Migration(migrations.Migration):
 
     dependencies = [
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
-        ('feeds', '0061_sign_in_lock'),
+        ('feeds', '0021_sign_in_lock'),
     ]
 
     operations = [

@@ -4,7 +4,7 @@ from django.db import migrations
 class Migration(migrations.Migration):
     dependencies = [
         ('axes', '0010_accessattemptexpiration'),
-        ('feeds', '0060_cache_table'),
+        ('feeds', '0020_cache_table'),
     ]
 
     operations = [

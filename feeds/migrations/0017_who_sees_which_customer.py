@@ -6,7 +6,7 @@ from django.db import migrations
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('feeds', '0032_offboarding'),
+        ('feeds', '0016_offboarding'),
     ]
 
     operations = [

@@ -253,7 +253,7 @@ def _schema(schema_editor):
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('feeds', '0021_audit_seals'),
+        ('feeds', '0012_audit_seals'),
     ]
 
     operations = [migrations.RunPython(guard, unguard)]

@@ -10,7 +10,7 @@ class Migration(migrations.Migration):
     dependencies = [
         ('contenttypes', '0002_remove_content_type_name'),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
-        ('feeds', '0023_history_exports'),
+        ('feeds', '0014_history_exports'),
     ]
 
     operations = [

@@ -16,7 +16,7 @@ def drop(apps, schema_editor):
 
 class Migration(migrations.Migration):
     dependencies = [
-        ('feeds', '0050_preference'),
+        ('feeds', '0019_preference'),
     ]
 
     operations = [migrations.RunPython(make, drop)]

@@ -8,7 +8,7 @@ class Migration(migrations.Migration):
 
     dependencies = [
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
-        ('feeds', '0030_approvals'),
+        ('feeds', '0015_approvals'),
     ]
 
     operations = [
