@@ -136,8 +136,8 @@ def follow_link(connection: Connection, reply: schemas.Connection) -> None:
         return
     lifetime = timedelta(seconds=settings.CODAT_LINK_LIFETIME_SECONDS)
     older = Connection.objects.filter(pk=connection.pk, link_fetched_at__lt=reply.read_at).exclude(link_url="")
-    written = older.update(
-        link_url=reply.link_url, link_fetched_at=reply.read_at, link_expires_at=reply.read_at + lifetime
+    written = audit.update(
+        older, link_url=reply.link_url, link_fetched_at=reply.read_at, link_expires_at=reply.read_at + lifetime
     )
     if written and connection.is_handed_out(now):
         _note_replaced_link(connection)

@@ -36,6 +36,12 @@ TEXTS = {
 }
 
 
+@pytest.fixture(autouse=True)
+def _two_people_publish(settings: Settings) -> None:
+    """As shipped: nobody approves what they wrote."""
+    settings.FOUR_EYES = ["publish_callout"]
+
+
 def browser(**values: Any) -> Client:
     """A signed-in browser: `browser(role=...)` or `browser(permissions=[...])`."""
     client = Client()

@@ -125,7 +125,13 @@ def test_the_sections_tell_what_happened(auditor: Client, company: Company) -> N
     assert [row["consequences"] for row in table(archive, "approvals")] == ["3 accounts stop feeding."]
     assert [row["who"] for row in table(archive, "emergency_accesses")] == ["Eve Standin"]
     assert [row["title_en"] for row in table(archive, "callouts")] == ["Before you start"]
-    assert {row["kind"] for row in table(archive, "timeline")} == {"Status", "Operation", "Link", "Case"}
+    assert {row["kind"] for row in table(archive, "timeline")} == {
+        "Status",
+        "Operation",
+        "Link",
+        "Case",
+        "Invitation",
+    }
 
 
 def test_nothing_of_another_customer_is_in_it(auditor: Client, company: Company) -> None:

@@ -336,7 +336,7 @@ class TestHome:
         client.force_login(UserFactory(role=SUPPORT))
         groups = {group["app_label"]: group for group in client.get("/admin/").context["app_list"]}
         names = [model["object_name"] for model in groups["support"]["models"]]
-        assert names == ["Case", "Incident", "StatusEvent", "DriftReport"]
+        assert names == ["Case", "Incident", "Mail", "StatusEvent", "DriftReport"]
 
 
 def test_a_connection_that_codat_lost_is_named_so_on_its_case() -> None:
