@@ -73,4 +73,4 @@ PRODUCTION_EXAMPLE := ENVIRONMENT=production \
 	DATABASE_URL=postgres://backoffice@db.example.com/backoffice EMAIL_URL=smtp://mail.example.com \
 	SITE_URL=https://backoffice.example.com CASE_NOTIFY_TO=support@example.com \
 	AUDIT_SEAL_TO=mailto:audit@example.com \
-	INSTITUTION_NAME="Example Bank" INSTITUTION_PHONE="+1 555 0100"
+	INSTITUTION_NAME=Example INSTITUTION_PHONE=+1-555-0100

@@ -194,7 +194,7 @@ def test_every_login_it_prints_opens_the_home_page_under_the_sandbox_banner(runn
     assert f"Bank Feeds Back Office: {running.url}/\n" in printed
     (password,) = re.findall(r"^Demo logins, all with the password (\S+):$", printed, re.MULTILINE)
     logins = re.findall(r"^  (\w+) +(?:Relationship|Support|Compliance|Admin)", printed, re.MULTILINE)
-    assert len(logins) == 5
+    assert len(logins) == 7
     for username in logins:
         home = sign_in(running.url, username, password)
         assert (home.status_code, home.url) == (200, f"{running.url}/admin/"), username

@@ -172,6 +172,7 @@ TABLE: tuple[Line, ...] = (
     Action("feeds.company", "delete-in-codat", ADMIN),
     ListAction("feeds.company", "onboard_selected", RM | SUPPORT | ADMIN),
     ListAction("feeds.company", "take_over_selected", RM),
+    ListAction("feeds.company", "invite_selected", RM | SUPPORT | ADMIN),
     Screen("feeds.invitation", "invitations to connect", see=EVERY_ROLE),
     Action("feeds.invitation", "send", RM | SUPPORT | ADMIN),
     Action("feeds.invitation", "show-address", RM | SUPPORT | ADMIN),
@@ -221,6 +222,7 @@ TABLE: tuple[Line, ...] = (
     Screen("feeds.case", "cases: broken feeds", see=SUPPORT | AUDITOR | ADMIN),
     Action("feeds.case", "take", SUPPORT | ADMIN),
     Action("feeds.case", "verify-now", SUPPORT | ADMIN),
+    Action("feeds.case", "invite-to-reconnect", SUPPORT | ADMIN),
     Action("feeds.case", "refresh-link", SUPPORT | ADMIN),
     Action("feeds.case", "show-link", SUPPORT | ADMIN),
     Action("feeds.case", "generate-credentials", SUPPORT | ADMIN),
@@ -239,6 +241,7 @@ TABLE: tuple[Line, ...] = (
     Action("feeds.driftfinding", "adopt", SUPPORT | ADMIN),
     Screen("feeds.mail", "mails, and what was not delivered", see=SUPPORT | ADMIN),
     Action("feeds.mail", "send-again", SUPPORT | ADMIN),
+    Action("feeds.mail", "note-bounce", SUPPORT | ADMIN),
     # --- History: whoever runs the product does not also carry it away. ---
     Screen("feeds.auditentry", "the change history", see=READERS, history=NOBODY),
     Page("admin:feeds_auditentry_story", "the whole story of one object", READERS, sample={"kind": "feeds.company"}),

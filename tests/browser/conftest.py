@@ -47,6 +47,8 @@ class Screens:
 
         With `picture`, and UPDATE_SCREENSHOTS=1 in the environment, a picture of it is kept in docs/screenshots.
         """
+        # A click returns as soon as the next page begins to come.
+        self.page.wait_for_load_state()
         assert self.problems == [], f"{name}: {self.problems}"
         found = Axe().run(self.page)
         # axe itself trips over the content security policy while it measures.

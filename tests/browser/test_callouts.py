@@ -22,6 +22,13 @@ from tests.sandbox_process import SandboxProcess
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 
+
+@pytest.fixture(autouse=True)
+def _two_people_publish(settings: Settings) -> None:
+    """As shipped: nobody approves what they wrote."""
+    settings.FOUR_EYES = ["publish_callout"]
+
+
 ADD = reverse("admin:feeds_calloutversion_add")
 LIST = reverse("admin:feeds_calloutversion_changelist")
 TEXTS = {
