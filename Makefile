@@ -35,7 +35,7 @@ run: install .env # web, worker and stand-in Codat; prints the address and the d
 	@printf '# Made by make run. Every variable: .env.example\nENVIRONMENT=demo\n' > $@
 
 test: install # the whole suite
-	pytest -n $(TEST_PROCESSES) $(PYTEST_ARGS)
+	pytest -n $(TEST_PROCESSES) --dist worksteal $(PYTEST_ARGS)
 
 lint: install # style, types, known vulnerabilities, translations, migrations, deployment settings
 	ruff check .
