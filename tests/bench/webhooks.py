@@ -401,6 +401,9 @@ def main(folder: str, deliveries: str) -> None:
     import django
 
     django.setup()
+    from tests.history import let_tests_arrange
+
+    let_tests_arrange()
     sys.stdout.write(json.dumps(measure(Path(folder), int(deliveries))))
 
 
