@@ -88,7 +88,8 @@ def run(deliveries: int) -> dict[str, Any]:
         done = subprocess.run(
             command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, check=True, timeout=RUN_WITHIN
         )
-    figures: dict[str, Any] = json.loads(done.stdout)
+    # Django may have said something of its own before.
+    figures: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return figures
 
 
