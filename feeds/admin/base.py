@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from django import forms
 from django.apps import apps
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.contrib.auth.models import AbstractUser, User
 from django.core.exceptions import PermissionDenied
 from django.core.paginator import Paginator
@@ -174,6 +174,16 @@ class BackOfficeAdmin(_StockAdmin[M]):
             if ids := list(found[: self.search_company_limit]):
                 return ids
         return []
+
+    def _get_obj_does_not_exist_redirect(self, request: HttpRequest, opts: Any, object_id: str) -> HttpResponseRedirect:
+        """As Django's, without its guess that it was deleted: it may be another manager's customer's."""
+        if access.sees_all(request.user):
+            text = _("There is no %(name)s with this number. Perhaps it was deleted.") % {"name": opts.verbose_name}
+        else:
+            text = _("There is no %(name)s with this number, or its customer is another manager's. If you need that "
+                     "customer, ask for emergency access.") % {"name": opts.verbose_name}  # fmt: skip
+        messages.warning(request, text)
+        return HttpResponseRedirect(reverse("admin:index"))
 
     def history_view(
         self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None

@@ -140,7 +140,7 @@ class TestOwnCustomers:
     def test_anothers_page_is_as_if_it_were_not_there(self, staff: Client, hers: Company) -> None:
         answer = staff.get(page_of(hers), follow=True)
         assert answer.redirect_chain[-1][0] == reverse("admin:index")
-        assert "doesn’t exist" in texts(answer)[0]
+        assert "its customer is another manager's" in texts(answer)[0]
         assert hers.legal_name not in answer.content.decode()
         assert staff.post(reverse("admin:feeds_company_action", args=[hers.pk, "onboard"])).status_code == 404
         assert staff.get(reverse("admin:feeds_company_progress", args=[hers.pk])).status_code == 404
