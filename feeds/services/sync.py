@@ -42,6 +42,8 @@ CLAIM = 10
 """Connections claimed at once: few, so that workers share evenly, and what a killed one held is soon read."""
 PATIENCE = timedelta(seconds=3)
 """How long another task waits for a worker before a poll gives way to it."""
+CUSTOMER_PATIENCE = 12.0
+"""Seconds a customer's press waits for whoever holds the company: mostly their own other press, about to be answered."""
 CALLS_EACH = 2
 """Calls that one reading takes at most, when nothing has to be tried again."""
 CODAT_IS_CLOSED = (Unreachable, RateLimited, LimiterBusy, Unauthorized, PaymentRequired)
@@ -202,7 +204,8 @@ def hand_over_link(company: Company, connection: Connection, *, actor: Actor, re
     Asks only when it must, because a fresh link may kill the one that the customer has open. Raises CodatError, and
     Refused when a worker holds the company for long, or when Codat gives no link.
     """
-    with audit.acting(actor), leases.hold(company.pk) as token, mirror.seen_by(SeenBy.ACTION):
+    held = leases.hold(company.pk, patience=CUSTOMER_PATIENCE)
+    with audit.acting(actor), held as token, mirror.seen_by(SeenBy.ACTION):
         connection.refresh_from_db()
         if not connection.has_live_link(timezone.now() + reuse_for):
             _fetch_link(company, connection, token)
