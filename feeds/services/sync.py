@@ -43,7 +43,7 @@ CLAIM = 10
 PATIENCE = timedelta(seconds=3)
 """How long another task waits for a worker before a poll gives way to it."""
 CUSTOMER_PATIENCE = 12.0
-"""Seconds a customer's press waits for whoever holds the company: mostly their own other press, about to be answered."""
+"""Seconds a customer's press waits for whoever holds the company: mostly their own other press."""
 CALLS_EACH = 2
 """Calls that one reading takes at most, when nothing has to be tried again."""
 CODAT_IS_CLOSED = (Unreachable, RateLimited, LimiterBusy, Unauthorized, PaymentRequired)
