@@ -61,10 +61,8 @@ class AllowList:
 
         Decimals become strings, so that no cent is lost.
         """
-        return {key: self._kept(key, value) for key, value in data.items() if key in self._known()}
-
-    def _known(self) -> frozenset[str]:
-        return self.plain | self.masked | self.texts | self.pairs | frozenset(self.nested)
+        known = self.plain.union(self.masked, self.texts, self.pairs, self.nested)
+        return {key: self._kept(key, value) for key, value in data.items() if key in known}
 
     def _kept(self, key: str, value: Any) -> Json:
         if key in self.nested:
