@@ -333,6 +333,7 @@ class MailFactory(DjangoModelFactory[Mail]):
     body = "A feed broke. Take the case."
     html = "<p>A feed broke. Take the case.</p>"
     case = factory.SubFactory(CaseFactory)
+    company = factory.LazyAttribute(lambda mail: mail.about.company if mail.about is not None else None)
     state = MailState.FAILED
     attempts = 10
 

@@ -16,7 +16,7 @@ import itertools
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from statistics import quantiles
 from typing import Any
@@ -49,7 +49,7 @@ TRIES = re.compile(r'name="tries" value="(\d+)"')
 
 @bench("door")
 def measure(options: Options) -> Iterator[Figure]:
-    """Let `--customers` open and press at once for `--seconds`, first with links that live, then asking Codat each time."""
+    """Let `--customers` open and press at once for `--seconds`: with links that live, and asking Codat each time."""
     sandbox = SandboxProcess(options.folder / "sandbox.sqlite3", "--strict-otp", limits=CODATS_LIMITS).start()
     settings.CODAT_BASE_URL, settings.CODAT_API_KEY = sandbox.url, sandbox.api_key
     try:
@@ -91,7 +91,9 @@ def _path(invitation: Invitation) -> str:
     return urlsplit(invitation_keys.address(invitation, made_for=invitation_keys.SHOWN, actor=ACTOR).url).path
 
 
-def _crowd(options: Options, sandbox: SandboxProcess, doors: list[str], what: str, *, lifetime: int) -> Iterator[Figure]:
+def _crowd(
+    options: Options, sandbox: SandboxProcess, doors: list[str], what: str, *, lifetime: int
+) -> Iterator[Figure]:
     Connection.objects.update(link_url="", link_expires_at=None)
     sandbox.control("DELETE", "pressure")
     environment = WorkerProcess(
@@ -208,9 +210,7 @@ def _form(page: Answer, method: str) -> str:
     return found[1]
 
 
-async def _timed(
-    method: str, tally: Tally, url: str, headers: dict[str, str] | None = None, body: str = ""
-) -> Answer:
+async def _timed(method: str, tally: Tally, url: str, headers: dict[str, str] | None = None, body: str = "") -> Answer:
     started = time.monotonic()
     answer = await _ask(method, url, headers, body)
     tally.seconds[method].append(time.monotonic() - started)
