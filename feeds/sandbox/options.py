@@ -17,8 +17,8 @@ class Options:
     """How one stand-in behaves.
 
     ``daily_quota`` None means Codat's rule (1,000 x (1 + linked companies)); ``per_minute`` 0 means no limit per
-    minute, ``per_company`` 0 none of requests at once; ``public_url`` None means links are built from the Host header of the request; ``webhook_url`` None means
-    that events go nowhere until a control request names a target.
+    minute, ``per_company`` 0 none of requests at once; ``public_url`` None means links are built from the Host header
+    of the request; ``webhook_url`` None means that events go nowhere until a control request names a target.
     """
 
     host: str

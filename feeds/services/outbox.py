@@ -62,7 +62,8 @@ def put(
 
     Each is written to in their own language: one mail for each language among the addresses. A `subject` in words of
     ours is therefore a function, called when the language is known. With a `key`, a mail that exists already is not
-    written again. `company`: whom it is about, when no `case` says so. Nothing is written when there is nobody to send to. Whether one was written.
+    written again. `company`: whom it is about, when no `case` says so. Nothing is written when there is nobody to send
+    to. Whether one was written.
     """
     if not to or (key and Mail.objects.filter(key=key).exists()):
         return False

@@ -98,7 +98,8 @@ _MANAGE_USERS = frozenset(
 ROLES: dict[str, frozenset[str]] = {
     RELATIONSHIP_MANAGERS: (
         _SEE_CUSTOMERS | _HAND_OVER_LINKS | _ONBOARD | _KEEP_THE_CALLOUT | _DECIDE | _SEE_EMERGENCIES
-        | _SEE_MAILS | {"feeds.rename_sourceaccount", "feeds.take_company", "feeds.break_glass", "feeds.end_accessgrant"}
+        | _SEE_MAILS
+        | {"feeds.rename_sourceaccount", "feeds.take_company", "feeds.break_glass", "feeds.end_accessgrant"}
     ),
     SUPPORT: (
         _SEE_CUSTOMERS | _HAND_OVER_LINKS | _REPAIR | _WORK_CASES | _WORK_THE_INBOX | _WATCH_OPERATIONS | _SEE_DRIFT
