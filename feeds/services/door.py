@@ -44,8 +44,8 @@ PATIENCE = 4.0
 """Seconds that such a press waits for whoever holds the company: mostly the customer's own other press."""
 SHORT_PATIENCE = 1.0
 """The same for one who gets the link that we hold, without a call."""
-TRIES = 10
-"""How often the page presses again by itself, a little later each time; a good minute in all."""
+TRIES = 15
+"""How often the page presses again by itself, a little later each time; a minute and a half in all."""
 WINDOW = timedelta(minutes=10)
 KNOCKS = 30
 """Wrong keys from one address in one window, after which it gets no answer until the window ends."""
@@ -246,23 +246,28 @@ def _in_a_moment(invitation: Invitation, tries: int, error: CodatError | None) -
     if tries >= TRIES:
         return _shut(invitation, Closed.BUSY, error)
     # Scattered, so that a crowd does not come back as one; later each time, as the crowd is large.
-    seconds = 2 + tries + random.uniform(0, 2)  # noqa: S311 - no secret
+    seconds = 2 + tries / 2 + random.uniform(0, 2)  # noqa: S311 - no secret
     return Pressed(closed=Closed.MOMENT, again_after=round(seconds * 1000))
 
 
 def _note_start(invitation: Invitation) -> None:
-    Invitation.objects.filter(pk=invitation.pk).update(presses=F("presses") + 1)
-    # Without script nobody told us that the page was looked at.
-    _write_once(invitation, "opened_at")
-    _write_once(invitation, "started_at")
+    with transaction.atomic():
+        Invitation.objects.filter(pk=invitation.pk).update(presses=F("presses") + 1)
+        # Without script nobody told us that the page was looked at.
+        _write_once(invitation, "opened_at", "started_at")
 
 
-def _write_once(invitation: Invitation, column: str) -> None:
+def _write_once(invitation: Invitation, *columns: str) -> None:
+    """Write the time into those that have none. Nothing is locked for who only comes again."""
+    if all(getattr(invitation, column) for column in columns):
+        return
     with transaction.atomic():
         held = Invitation.objects.select_for_update().get(pk=invitation.pk)
-        if getattr(held, column) is None and held.ended_at is None:
-            setattr(held, column, timezone.now())
-            held.save(update_fields=[column, "updated_at"])
+        written = [column for column in columns if getattr(held, column) is None]
+        if written and held.ended_at is None:
+            for column in written:
+                setattr(held, column, timezone.now())
+            held.save(update_fields=[*written, "updated_at"])
 
 
 def _shut(invitation: Invitation, closed: Closed, error: CodatError | None) -> Pressed:
