@@ -21,7 +21,7 @@ from feeds import tasks
 from feeds.models import AuditEntry, Company, Invitation, InvitationKey, Knock, Mail
 from feeds.services import door, invitation_keys, invitations, onboarding, sync
 from feeds.states import CalloutState, InvitationPurpose, InvitationState, MailKind, OnboardingState
-from tests.factories import CalloutVersionFactory, CompanyFactory, InvitationFactory, SourceAccountFactory, UserFactory
+from tests.factories import CalloutVersionFactory, CompanyFactory, SourceAccountFactory, UserFactory
 from tests.sandbox_process import ROOT, SandboxProcess
 from tests.services.grid import RM
 
