@@ -337,11 +337,11 @@ def test_where_a_limit_makes_the_customer_wait_the_page_presses_again_and_gives_
 
 @pytest.mark.django_db
 def test_while_as_many_as_may_wait_for_codat_the_next_is_asked_for_a_moment_and_the_rest_goes_on(
-    client: Client, ready: Company, codat: SandboxProcess
+    client: Client, ready: Company, codat: SandboxProcess, settings: Settings
 ) -> None:
     address = address_of(invite(ready))
     with ExitStack() as waiting:
-        for _ in range(door.FETCHES_AT_ONCE):
+        for _ in range(settings.PRESSES_AT_ONCE):
             waiting.enter_context(door._place_to_wait())
         # The link that we hold is handed over without asking Codat.
         assert client.post(address).status_code == 303
@@ -354,10 +354,10 @@ def test_while_as_many_as_may_wait_for_codat_the_next_is_asked_for_a_moment_and_
 
 
 @pytest.mark.parametrize("document", ["Procfile", "docs/deploy.md"])
-def test_half_of_a_web_process_stays_free_however_slow_codat_is(document: str) -> None:
+def test_half_of_a_web_process_stays_free_however_slow_codat_is(document: str, settings: Settings) -> None:
     found = re.search(r"gunicorn .*--threads (\d+)", (ROOT / document).read_text())
     assert found is not None
-    assert int(found[1]) >= 2 * door.FETCHES_AT_ONCE
+    assert int(found[1]) >= 2 * settings.PRESSES_AT_ONCE
 
 
 @pytest.mark.django_db

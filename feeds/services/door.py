@@ -37,9 +37,6 @@ log = structlog.get_logger(__name__)
 CUSTOMER = Actor(name="customer", source="connect page")
 REUSE_FOR = timedelta(minutes=15)
 """A link with so much of its hour left is handed out again: a second press must not kill what the first one opened."""
-FETCHES_AT_ONCE = 4
-"""Presses of one web process that may wait for Codat, or for the company, at the same time: half of its threads. The
-others go on answering, however slow Codat is and however many press; who comes too much is asked for a moment."""
 PATIENCE = 4.0
 """Seconds that such a press waits for whoever holds the company: mostly the customer's own other press."""
 SHORT_PATIENCE = 1.0
@@ -228,11 +225,15 @@ def _hand_over(company: Company, connection: Connection, *, patience: float) -> 
     return sync.hand_over_link(company, connection, actor=CUSTOMER, reuse_for=REUSE_FOR, patience=patience)
 
 
-_places = threading.BoundedSemaphore(FETCHES_AT_ONCE)
+_places = threading.BoundedSemaphore(settings.PRESSES_AT_ONCE)
 
 
 @contextmanager
 def _place_to_wait() -> Iterator[None]:
+    """One of the threads of this process that may wait for Codat, or for whoever holds the company.
+
+    The others go on answering, however slow Codat is and however many press. Raises _TooManyFetches.
+    """
     if not _places.acquire(blocking=False):
         raise _TooManyFetches
     try:

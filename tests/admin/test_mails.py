@@ -208,10 +208,10 @@ class TestOwnCustomers:
         assert own.body in page(manager, own)
 
     def test_they_are_found_by_the_customers_name_and_number(self, manager: Client, robin: User) -> None:
-        wanted = to_customer(manager=robin, legal_name="Maple Dental Ltd.", customer_number="C-77")
+        wanted = to_customer(manager=robin, legal_name="Zinnia Dental Ltd.", customer_number="C-77")
         to_customer(manager=robin)
-        to_customer(manager=UserFactory(), legal_name="Maple Bakery Inc.")
-        for term in ("Maple", "C-77"):
+        to_customer(manager=UserFactory(), legal_name="Zinnia Bakery Inc.")
+        for term in ("Zinnia", "C-77"):
             assert list(manager.get(LIST, {"q": term}).context["cl"].result_list) == [wanted]
 
     def test_who_may_see_every_customer_but_works_no_cases_sees_no_mail_to_staff(
