@@ -23,18 +23,17 @@ from django.utils.crypto import salted_hmac
 from django.utils.translation import gettext
 
 from feeds import audit, queue
-from feeds.audit import Actor
 from feeds.banking import mask
 from feeds.codat.errors import CodatError, LimiterBusy, PaymentRequired, QuotaExhausted, RateLimited
 from feeds.models import Company, Connection, Invitation, InvitationKey, Knock, SourceAccount
 from feeds.services import invitation_keys, link_need, mirror, outbox, sync
 from feeds.services.errors import Refused
+from feeds.services.invitation_keys import CUSTOMER
 from feeds.services.onboarding import FINAL_STATES
 from feeds.states import AccountStatus, MailKind
 
 log = structlog.get_logger(__name__)
 
-CUSTOMER = Actor(name="customer", source="connect page")
 REUSE_FOR = timedelta(minutes=15)
 """A link with so much of its hour left is handed out again: a second press must not kill what the first one opened."""
 PATIENCE = 4.0

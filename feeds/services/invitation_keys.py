@@ -23,6 +23,8 @@ from feeds.audit import Actor
 from feeds.models import Invitation, InvitationKey
 from feeds.services.errors import Refused
 
+CUSTOMER = Actor(name="customer", source="connect page")
+"""Who acts where a customer does."""
 KEY_BYTES = 32
 SHOWN, MAILED = "screen", "mail"
 """What a key was made for."""

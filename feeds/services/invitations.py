@@ -16,6 +16,7 @@ from feeds.audit import Actor
 from feeds.models import Company, Connection, Invitation, InvitationKey, SourceAccount
 from feeds.services import customer_mails, link_need, mirror, outbox
 from feeds.services.errors import Refused
+from feeds.services.invitation_keys import CUSTOMER
 from feeds.states import AccountStatus, ConnectionStatus, InvitationEnd, InvitationPurpose, MailKind, Text
 
 
@@ -29,7 +30,10 @@ def invite(
     actor: Actor,
     days: int | None = None,
 ) -> Invitation:
-    """Make an invitation; one that still lives for the same purpose is replaced. `days`: how long it lives.
+    """Make an invitation; one that still lives for the same purpose is replaced.
+
+    `days`: how long it lives. `language`: of page and mails; "" lets the customer's browser decide, and mails are in
+    the company's.
 
     Raises Refused when the company no longer exists in Codat.
     """
@@ -173,7 +177,7 @@ def tell_of_requests() -> int:
 
 def _tell_of_request(invitation: Invitation) -> None:
     company = invitation.company
-    with audit.acting(Actor(name="customer", source="connect page")):
+    with audit.acting(CUSTOMER):
         audit.record("invitation_link_asked_for", invitation)
     manager = company.manager.email if company.manager is not None and company.manager.is_active else ""
     outbox.put(
