@@ -353,6 +353,21 @@ def test_while_as_many_as_may_wait_for_codat_the_next_is_asked_for_a_moment_and_
     assert client.post(address).status_code == 303
 
 
+@pytest.mark.django_db
+def test_who_was_asked_for_a_moment_gets_the_place_that_becomes_free(
+    client: Client, ready: Company, settings: Settings
+) -> None:
+    address = address_of(invite(ready))
+    ready.connections.update(link_url="", link_expires_at=None)
+    waiting = ExitStack()
+    for _ in range(settings.PRESSES_AT_ONCE):
+        waiting.enter_context(door._place_to_wait())
+    leaving = threading.Timer(0.2, waiting.close)
+    leaving.start()
+    assert client.post(address, {"tries": 1}).status_code == 303
+    leaving.join()
+
+
 @pytest.mark.parametrize("document", ["Procfile", "docs/deploy.md"])
 def test_half_of_a_web_process_stays_free_however_slow_codat_is(document: str, settings: Settings) -> None:
     found = re.search(r"gunicorn .*--threads (\d+)", (ROOT / document).read_text())

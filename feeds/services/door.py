@@ -40,6 +40,8 @@ PATIENCE = 4.0
 """Seconds that such a press waits for whoever holds the company: mostly the customer's own other press."""
 SHORT_PATIENCE = 1.0
 """The same for one who gets the link that we hold, without a call."""
+LINE_PATIENCE = 2.0
+"""Seconds that a few of those who were asked for a moment wait for a place among those who wait for Codat."""
 TRIES = 15
 """How often the page presses again by itself, a little later each time; a minute and a half in all."""
 WINDOW = timedelta(minutes=10)
@@ -175,7 +177,7 @@ def press(invitation: Invitation, *, tries: int = 0) -> Pressed:
         if connection is None or standing != Standing.READY:
             return Pressed(closed=Closed.PREPARING if standing == Standing.READY else Closed(standing))
         try:
-            url = _link(company, connection)
+            url = _link(company, connection, has_waited=tries > 0)
         except (Refused, _TooManyFetches):
             # Somebody has the company, or the reading showed that there is nothing left to connect.
             if page(invitation).standing == Standing.CONNECTED:
@@ -212,11 +214,11 @@ def _standing_of_company(company: Company, connection: Connection | None, accoun
     return Standing.CONNECTED if all(it.is_in_codat for it in accounts) else Standing.PREPARING
 
 
-def _link(company: Company, connection: Connection) -> str:
+def _link(company: Company, connection: Connection, *, has_waited: bool) -> str:
     """A link that Codat accepts now. Two presses at once wait for each other, and the second gets the first one's."""
     if connection.has_live_link(timezone.now() + REUSE_FOR):
         return _hand_over(company, connection, patience=SHORT_PATIENCE)
-    with _place_to_wait():
+    with _place_to_wait(has_waited=has_waited):
         return _hand_over(company, connection, patience=PATIENCE)
 
 
@@ -225,20 +227,32 @@ def _hand_over(company: Company, connection: Connection, *, patience: float) -> 
 
 
 _places = threading.BoundedSemaphore(settings.PRESSES_AT_ONCE)
+_next_in_line = threading.BoundedSemaphore(max(1, settings.PRESSES_AT_ONCE // 2))
 
 
 @contextmanager
-def _place_to_wait() -> Iterator[None]:
+def _place_to_wait(*, has_waited: bool = False) -> Iterator[None]:
     """One of the threads of this process that may wait for Codat, or for whoever holds the company.
 
-    The others go on answering, however slow Codat is and however many press. Raises _TooManyFetches.
+    The others go on answering, however slow Codat is and however many press. A few who were asked for a moment before
+    wait for a place to become free, so that newcomers do not overtake them. Raises _TooManyFetches.
     """
-    if not _places.acquire(blocking=False):
+    if not (_places.acquire(blocking=False) or (has_waited and _wait_in_line())):
         raise _TooManyFetches
     try:
         yield
     finally:
         _places.release()
+
+
+def _wait_in_line() -> bool:
+    """Whether a place became free in time; False at once when the line is full."""
+    if not _next_in_line.acquire(blocking=False):
+        return False
+    try:
+        return _places.acquire(timeout=LINE_PATIENCE)
+    finally:
+        _next_in_line.release()
 
 
 def _in_a_moment(invitation: Invitation, tries: int, error: CodatError | None) -> Pressed:
