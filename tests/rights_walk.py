@@ -240,7 +240,7 @@ class World:
         """One that was sent: what colleagues are told is not for managers."""
         mail: Mail = factories.MailFactory(
             case=None,
-            invitation=factories.InvitationFactory(company=self.customer),
+            invitation=factories.InvitationFactory(company=self.customer, purpose="reconnect"),
             kind=MailKind.INVITATION,
             state=MailState.SENT,
             sent_at=timezone.now(),
