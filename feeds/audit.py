@@ -208,7 +208,7 @@ def _add(entries: Iterable[AuditEntry]) -> None:
     statements.insert_rows(telling)
 
 
-_CUSTOMERS: dict[type[models.Model], str] = {Company: "pk", CaseEvent: "case.company_id", Mail: "about.company_id"}
+_CUSTOMERS: dict[type[models.Model], str] = {Company: "pk", CaseEvent: "case.company_id"}
 """Where a row names its customer, if not in `company_id`."""
 
 

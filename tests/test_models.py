@@ -121,6 +121,7 @@ CHECKED = [
     Bad("access_grant_has_reason", AccessGrantFactory, {"reason": ""}),
     Bad("access_grant_ends_later", AccessGrantFactory, {"expires_at": LONG_AGO}),
     Bad("invitation_purpose_known", InvitationFactory, {"purpose": "chat"}),
+    Bad("invitation_language_known", InvitationFactory, {"language": "de"}),
     Bad("invitation_end_has_reason", InvitationFactory, {"ended_at": LONG_AGO}),
     Bad("invitation_end_has_reason", InvitationFactory, {"end": "revoked"}),
     Bad("invitation_end_has_reason", InvitationFactory, {"end": "mood", "ended_at": LONG_AGO}),

@@ -66,11 +66,20 @@ class Screens:
 
 @pytest.fixture
 def window(chromium: Browser, live_server: object) -> Iterator[Callable[..., Screens]]:
-    """Opens windows: `window()`, `window(width=400)`, `window(color_scheme="dark")`. Each is signed in apart."""
+    """Opens windows: `window()`, `window(width=400)`, `window(color_scheme="dark")`, `window(locale="fr-CA")`.
+
+    Each is signed in apart."""
     contexts: list[BrowserContext] = []
 
-    def open_window(*, width: int = 1280, color_scheme: str = "light", base_url: str = str(live_server)) -> Screens:
+    def open_window(
+        *,
+        width: int = 1280,
+        color_scheme: str = "light",
+        base_url: str = str(live_server),
+        locale: str | None = None,
+    ) -> Screens:
         context = chromium.new_context(
+            locale=locale,
             viewport={"width": width, "height": 900},
             color_scheme=color_scheme,  # type: ignore[arg-type]
         )
