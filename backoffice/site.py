@@ -59,8 +59,12 @@ class BackOfficeSite(admin.AdminSite):
         groups = [
             _group(key, title, [models.pop(name) for name in names if name in models]) for key, title, names in _SIDEBAR
         ]
-        from feeds.admin import operations_page
+        from feeds.admin import funnel, operations_page
 
+        page = funnel.sidebar_entry(request)
+        for group in groups:
+            if group["app_label"] == "customers" and page:
+                group["models"].append(page)
         rest = [operations_page.sidebar_entry(request), *models.values()]
         groups.append(_group(*_REST, [entry for entry in rest if entry]))
         return [group for group in groups if group["models"]]
