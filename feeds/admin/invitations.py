@@ -39,7 +39,7 @@ from feeds.admin.base import (
 )
 from feeds.audit import current_actor
 from feeds.models import Company, Invitation
-from feeds.models.invitation import InvitationQuerySet
+from feeds.models.invitation import InvitationQuerySet, step_since
 from feeds.services import customer_mails, invitation_keys, invitations, stuck
 from feeds.services.outbox import LINK_MARK
 from feeds.states import INVITATION_MEANINGS, InvitationPurpose, InvitationState, Language, Text
@@ -203,9 +203,9 @@ class InvitationAdmin(ActionsAdmin[Invitation], MirrorAdmin[Invitation]):
         what = "to_do_here" if request.user.has_perm("feeds.invite_company") else "to_do"
         return ("what", "customer", "manager_name", "state_pill", "stands_since", "ends_in", "mailed", what)
 
-    def get_ordering(self, request: HttpRequest) -> tuple[str, ...]:
+    def get_ordering(self, request: HttpRequest) -> tuple[Any, ...]:
         """The newest first; of stuck ones who waits longest."""
-        return ("since", "pk") if _shows_stuck(request) else ("-id",)
+        return (step_since().asc(), "pk") if _shows_stuck(request) else ("-id",)
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         """The list, or the stuck ones."""

@@ -26,4 +26,14 @@ class Migration(migrations.Migration):
                 name="invitation_step_since",
             ),
         ),
+        migrations.AddIndex(
+            model_name="invitation",
+            index=models.Index(
+                F("made_by"),
+                Coalesce("linked_at", "started_at", "opened_at", "sent_at", "created_at"),
+                F("id"),
+                condition=Q(ended_at__isnull=True),
+                name="invitation_step_by",
+            ),
+        ),
     ]

@@ -138,6 +138,7 @@ class Invitation(TimeStamped):
             models.Index(fields=["started_at"], name="invitation_started", condition=Q(ended_at__isnull=True)),
             models.Index(fields=["created_at"], name="invitation_made"),
             models.Index(step_since(), "id", name="invitation_step_since", condition=Q(ended_at__isnull=True)),
+            models.Index("made_by", step_since(), "id", name="invitation_step_by", condition=Q(ended_at__isnull=True)),
         ]
 
     def __str__(self) -> str:

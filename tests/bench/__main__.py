@@ -32,6 +32,7 @@ from rich.table import Table  # noqa: E402
 from tests.bench import (  # noqa: E402  # they register themselves
     auditor,  # noqa: F401
     history,  # noqa: F401
+    invitations,  # noqa: F401
     limiter,  # noqa: F401
     onboarding,  # noqa: F401
     pages,  # noqa: F401
@@ -70,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--deliveries", type=int, default=10_000, help="webhooks to deliver")
     parser.add_argument("--accounts", type=int, default=1_000_000, help="source accounts behind the worklist")
     parser.add_argument("--cases", type=int, default=20_000, help="open cases on the worklist")
+    parser.add_argument("--invitations", type=int, default=100_000, help="invitations made over two years")
     return parser
 
 

@@ -30,6 +30,7 @@ class Options:
     deliveries: int
     accounts: int
     cases: int
+    invitations: int
 
 
 Bench = Callable[[Options], Iterator[Figure]]

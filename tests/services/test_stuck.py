@@ -99,7 +99,8 @@ def test_a_link_that_staff_showed_counts_from_when_it_was_opened_though_it_was_m
 
 
 # --- Whose -----------------------------------------------------------------------------------------------------------
-def test_the_views_are_of_my_customers_of_those_i_invited_and_of_all_i_see() -> None:
+def test_the_views_are_of_my_customers_of_those_i_invited_and_of_all_i_see(settings: Settings) -> None:
+    settings.RM_SEES_ALL_CUSTOMERS = False
     robin, other = UserFactory(role=RELATIONSHIP_MANAGERS), UserFactory(role=RELATIONSHIP_MANAGERS)
     step, since = InvitationState.SENT, NOW - days(9)
     mine = stands(step, since - days(3), company=CompanyFactory(manager=robin), made_by=other)
@@ -177,11 +178,13 @@ def test_many_rows_with_mails_and_managers_take_two_queries(django_assert_num_qu
 
 @pytest.mark.skipif(database.vendor != "sqlite", reason="PostgreSQL reads small tables whole")
 @pytest.mark.parametrize(
-    ("view", "index"), [("all", "invitation_step_since"), ("mine", "company_manager"), ("invited", "invitation_step")]
+    ("view", "index"),
+    [("all", "invitation_step_since"), ("mine", "company_manager"), ("invited", "invitation_step_by")],
 )
-def test_rows_come_from_an_index_and_all_of_them_in_its_order(view: stuck.View, index: str) -> None:
+def test_rows_come_from_an_index_in_its_order(view: stuck.View, index: str) -> None:
     plan = stuck.worklist(view, supporter(), NOW)[:50].explain()
     assert index in plan
+    # Of one manager's customers there are so few that they may be sorted.
+    assert ("TEMP B-TREE" in plan) == (view == "mine")
     if view == "all":
-        assert "TEMP B-TREE" not in plan
-        assert "<expr><" in plan.replace("<expr>>? AND ", ""), plan
+        assert "(<expr><?)" in plan, "none that came to its step a minute ago may be read"
