@@ -59,14 +59,16 @@ def short_time(time: timedelta) -> str:
     """How long something took, in its two largest units: "2 d 4 h", "3 h 12 min", "12 min", "40 s"."""
     seconds = round(time.total_seconds())
     if seconds < 60:
-        return _("%(seconds)s s") % {"seconds": seconds}
+        return _("%(count)s s") % {"count": seconds}
     minutes = round(seconds / 60)
     if minutes < 60:
-        return _("%(minutes)s min") % {"minutes": minutes}
+        return _("%(count)s min") % {"count": minutes}
     if minutes < 24 * 60:
-        return _("%(hours)s h %(minutes)s min") % {"hours": minutes // 60, "minutes": minutes % 60}
-    hours = round(seconds / 3600)
-    return _("%(days)s d %(hours)s h") % {"days": whole(hours // 24), "hours": hours % 24}
+        parts = [(minutes // 60, _("%(count)s h")), (minutes % 60, _("%(count)s min"))]
+    else:
+        hours = round(seconds / 3600)
+        parts = [(hours // 24, _("%(count)s d")), (hours % 24, _("%(count)s h"))]
+    return " ".join(words % {"count": whole(count)} for count, words in parts if count)
 
 
 @dataclass(frozen=True, slots=True)

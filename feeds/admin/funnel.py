@@ -1,4 +1,7 @@
-"""Invitations: how far customers get. The figures of `services.funnel` as a picture, as tables and as a file."""
+"""Invitations: how far customers get. The figures of `services.funnel` as a picture, as tables and as a file.
+
+A page beside the screens of models, hung into the site by `backoffice.site`: addresses and sidebar.
+"""
 
 from __future__ import annotations
 
@@ -30,8 +33,8 @@ from feeds.services.tables import Cell, as_csv
 from feeds.states import INVITATION_MEANINGS, InvitationPurpose, InvitationState, Language, Text
 
 TITLE = gettext_lazy("How far customers get")
-URL_NAME = "feeds_invitation_funnel"
-CSV_URL_NAME = "feeds_invitation_funnel_csv"
+URL_NAME = "invitation_funnel"
+CSV_URL_NAME = "invitation_funnel_csv"
 ANY = ("", gettext_lazy("any"))
 MOST_MANAGERS = 50
 """Lines of the table by manager; the file has all of them."""
@@ -244,6 +247,14 @@ def _median(took: Times) -> str:
     return words % {"time": short_time(took.median), "count": whole(took.count)}
 
 
+def _cell_time(took: Times) -> str:
+    """As `_median`, for a narrow cell; nothing where no time is known."""
+    if took.median is None:
+        return ""
+    words = _("%(time)s (%(count)s, few)") if took.are_few else _("%(time)s (%(count)s)")
+    return words % {"time": short_time(took.median), "count": whole(took.count)}
+
+
 # --- The tables ------------------------------------------------------------------------------------------------------
 def _breakdowns(report: Report) -> list[Breakdown]:
     found = [
@@ -271,11 +282,11 @@ def _row(group: Group) -> Row:
             StepCell(
                 whole(step.reached),
                 percent(step.reached, made) if place and made else "",
-                _median(step.took) if place and step.took.count else "",
+                _cell_time(step.took) if place else "",
             )
             for place, step in enumerate(group.funnel.steps)
         ],
-        _median(group.funnel.whole) if group.funnel.whole.count else "—",
+        _cell_time(group.funnel.whole) or "—",
     )
 
 

@@ -11,7 +11,6 @@ from django.contrib.admin.views.main import ChangeList
 from django.contrib.auth.models import User
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
-from django.urls import URLPattern, path
 from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
@@ -19,7 +18,6 @@ from django.utils.timesince import timeuntil
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
-from feeds.admin import funnel
 from feeds.admin.actions import ActionsAdmin, ReasonForm, Secret, object_action
 from feeds.admin.base import (
     EMPTY,
@@ -187,15 +185,6 @@ class InvitationAdmin(ActionsAdmin[Invitation], MirrorAdmin[Invitation]):
     ended = time_column("ended_at", gettext_lazy("ended"))
 
     # --- The lists --------------------------------------------------------------------------------------------------
-    def get_urls(self) -> list[URLPattern]:
-        """Our pages first: the stock addresses end with one for anything."""
-        view = self.admin_site.admin_view
-        return [
-            path("funnel/", view(funnel.view), name=funnel.URL_NAME),
-            path("funnel/figures.csv", view(funnel.csv_view), name=funnel.CSV_URL_NAME),
-            *super().get_urls(),
-        ]
-
     def get_list_display(self, request: HttpRequest) -> tuple[str, ...]:
         """Stuck ones show since when, how long they live, and what to do; who may, finds the buttons there."""
         if not _shows_stuck(request):
