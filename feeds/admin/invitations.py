@@ -12,6 +12,7 @@ from django.contrib.auth.models import User
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.utils import timezone
+from django.utils.formats import date_format
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.timesince import timeuntil
@@ -20,14 +21,11 @@ from django.utils.translation import gettext_lazy, ngettext
 
 from feeds.admin.actions import ActionsAdmin, ReasonForm, Secret, object_action
 from feeds.admin.base import (
-    EMPTY,
     SEARCH_BY_COMPANY,
     MirrorAdmin,
     ago,
     change_url,
     link_column,
-    link_to,
-    moment,
     named,
     person,
     since,
@@ -36,7 +34,7 @@ from feeds.admin.base import (
     time_column,
 )
 from feeds.audit import current_actor
-from feeds.models import Company, Invitation
+from feeds.models import Company, Invitation, Mail
 from feeds.models.invitation import InvitationQuerySet, step_since
 from feeds.services import customer_mails, invitation_keys, invitations, stuck
 from feeds.services.outbox import LINK_MARK
@@ -125,6 +123,22 @@ class Views(admin.SimpleListFilter):
         return stuck.with_mails(stuck.worklist(cast(stuck.View, which), cast(User, request.user), timezone.now()))
 
 
+def _mail_told(mail: Mail) -> SafeString:
+    """The last mail about a stuck invitation, and what became of it."""
+    if mail.bounced_at is not None:
+        return format_html(_("Last mail: came back, noted {}"), ago(mail.bounced_at))
+    if mail.sent_at is not None:
+        return format_html(_("Last mail: {}"), ago(mail.sent_at))
+    return format_html(_("Last mail: {}"), mail.state_meaning.label)
+
+
+def _ends_in(invitation: Invitation) -> SafeString:
+    at = invitation.expires_at
+    exact = date_format(timezone.localtime(at), "Y-m-d H:i:s T")
+    left = format_html('<time datetime="{}" title="{}">{}</time>', at.isoformat(), exact, timeuntil(at, depth=1))
+    return format_html(_("Ends in {}"), left)
+
+
 def _shows_stuck(request: HttpRequest) -> bool:
     return request.GET.get(Views.parameter_name) in get_args(stuck.View)
 
@@ -190,7 +204,7 @@ class InvitationAdmin(ActionsAdmin[Invitation], MirrorAdmin[Invitation]):
         if not _shows_stuck(request):
             return self.list_display
         what = "to_do_here" if request.user.has_perm("feeds.invite_company") else "to_do"
-        return ("what", "customer", "manager_name", "state_pill", "stands_since", "ends_in", "mailed", what)
+        return ("customer", "contact", "stands", what)
 
     def get_ordering(self, request: HttpRequest) -> tuple[Any, ...]:
         """The newest first; of stuck ones who waits longest."""
@@ -205,27 +219,23 @@ class InvitationAdmin(ActionsAdmin[Invitation], MirrorAdmin[Invitation]):
 
     @admin.display(description=gettext_lazy("customer"))
     def customer(self, invitation: Invitation) -> SafeString:
-        return link_to(invitation.company, named(invitation.company))
+        return named(invitation.company)
 
-    @admin.display(description=gettext_lazy("manager"))
-    def manager_name(self, invitation: Invitation) -> SafeString | str:
-        return person(invitation.company.manager) or EMPTY
+    @admin.display(description=gettext_lazy("invitation, manager"))
+    def contact(self, invitation: Invitation) -> SafeString:
+        manager = person(invitation.company.manager) or _("without a manager")
+        return format_html('{}<br><span class="quiet">{}</span>', invitation, manager)
 
     @admin.display(description=gettext_lazy("on this step for"))
-    def stands_since(self, invitation: Invitation) -> SafeString:
-        return since(invitation.since)  # type: ignore[attr-defined]  # annotated by the worklist
-
-    @admin.display(description=gettext_lazy("ends in"))
-    def ends_in(self, invitation: Invitation) -> SafeString:
-        exact = moment(invitation.expires_at)
-        return format_html('{}<br><span class="quiet">{}</span>', timeuntil(invitation.expires_at, depth=1), exact)
-
-    @admin.display(description=gettext_lazy("last mail"))
-    def mailed(self, invitation: Invitation) -> SafeString:
+    def stands(self, invitation: Invitation) -> SafeString:
         mail = stuck.last_mail(invitation)
-        if mail is None:
-            return EMPTY
-        return format_html("{} {}", status_pill(mail.state_meaning), ago(mail.sent_at) if mail.sent_at else "")
+        return format_html(
+            '{} <span class="nowrap">{}</span><br><span class="quiet">{}<br>{}</span>',
+            status_pill(invitation.state_meaning),
+            since(invitation.since),  # type: ignore[attr-defined]  # annotated by the worklist
+            _mail_told(mail) if mail is not None else _("No mail was written."),
+            _ends_in(invitation),
+        )
 
     @admin.display(description=gettext_lazy("what to do"))
     def to_do(self, invitation: Invitation) -> str:

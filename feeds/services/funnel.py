@@ -37,7 +37,7 @@ STEPS: tuple[tuple[InvitationState, str], ...] = (
 MONTHS = (1, 3, 6, 12)
 """Lengths of a period that can be asked for, in calendar months, this one included."""
 DEFAULT_MONTHS = 3
-SAMPLE_SIZE = 20_000
+SAMPLE_SIZE = 10_000
 """About so many invitations at most are read for their times."""
 FEW = 5
 """With fewer times than this, a median tells of those customers and not of customers."""
