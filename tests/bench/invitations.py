@@ -25,8 +25,9 @@ from feeds.states import InvitationEnd, Language
 from tests.bench.registry import Figure, Options, bench, median_ms
 from tests.factories import UserFactory
 
-FEW = 60
+FEW = 400
 MANAGERS = 200
+"""The few customers are those of the first twenty, so that each screen has something on it."""
 YEARS = 2
 LIVES = timedelta(days=90)
 """The longest there is: as many as can be stuck at a time."""
@@ -37,11 +38,14 @@ CHUNK = 5000
 def measure(options: Options) -> Iterator[Figure]:
     """Time the funnel, the stuck invitations and the home page with `--invitations`, made over two years."""
     settings.RM_SEES_ALL_CUSTOMERS = False
-    managers = [UserFactory(role=RELATIONSHIP_MANAGERS).pk for _number in range(MANAGERS)]
+    people = [User(username=f"manager{number}", is_staff=True) for number in range(MANAGERS)]
+    managers = [user.pk for user in User.objects.bulk_create(people)]
+    manager = UserFactory(role=RELATIONSHIP_MANAGERS)
+    managers[2] = manager.pk
     clients = {role: Client(SERVER_NAME="localhost") for role in ("support", "manager")}
     clients["support"].force_login(UserFactory(role=SUPPORT))
-    clients["manager"].force_login(User.objects.get(pk=managers[0]))
-    _fill(managers, FEW)
+    clients["manager"].force_login(manager)
+    _fill(managers[:20], FEW)
     few = {name: _queries(clients[role], address) for role, name, address in _addresses(managers)}
     _fill(managers, options.invitations - FEW)
     with database.cursor() as cursor:
@@ -90,7 +94,7 @@ def _fill(managers: list[int], count: int) -> None:
                 customer_number=f"I-{number:07}",
                 legal_name=f"Maple Bakery {number} Inc.",
                 codat_id=f"company-{number}",
-                manager_id=managers[number % len(managers)] if number % 100 else None,
+                manager_id=managers[number % len(managers)] if number % 101 else None,
             )
             for number in chunk
         )
