@@ -146,6 +146,8 @@ INVITATION_DAYS: int = env.int("INVITATION_DAYS", default=14)
 INVITATION_REMIND_DAYS: int = env.int("INVITATION_REMIND_DAYS", default=4)
 # Customers' presses that one web process lets wait for Codat at the same time: half of its threads.
 PRESSES_AT_ONCE: int = env.int("PRESSES_AT_ONCE", default=4)
+# Days on a step after which an invitation is stuck: made, sent, opened, started, linked.
+INVITATION_STUCK_DAYS: list[int] = env.list("INVITATION_STUCK_DAYS", cast=int, default=[1, 5, 2, 1, 3])
 # Where Codat's links lead: browsers follow a form's redirect only to what the page has named.
 CODAT_LINK_ORIGINS: list[str] = env.list(
     "CODAT_LINK_ORIGINS",

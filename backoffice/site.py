@@ -59,18 +59,26 @@ class BackOfficeSite(admin.AdminSite):
         groups = [
             _group(key, title, [models.pop(name) for name in names if name in models]) for key, title, names in _SIDEBAR
         ]
-        from feeds.admin import operations_page
+        from feeds.admin import funnel, operations_page
 
+        page = funnel.sidebar_entry(request)
+        for group in groups:
+            if group["app_label"] == "customers" and page:
+                group["models"].append(page)
         rest = [operations_page.sidebar_entry(request), *models.values()]
         groups.append(_group(*_REST, [entry for entry in rest if entry]))
         return [group for group in groups if group["models"]]
 
     def get_urls(self) -> list[Any]:
-        """Stock addresses, and the page that belongs to no model. First: the stock ones end with one for anything."""
-        from feeds.admin import operations_page
+        """Stock addresses, and the pages that are no model's. First: the stock ones end with one for anything."""
+        from feeds.admin import funnel, operations_page
 
-        page = path("operations/", self.admin_view(operations_page.view), name=operations_page.URL_NAME)
-        return [page, *super().get_urls()]
+        pages = [
+            path("operations/", self.admin_view(operations_page.view), name=operations_page.URL_NAME),
+            path("funnel/", self.admin_view(funnel.view), name=funnel.URL_NAME),
+            path("funnel/figures.csv", self.admin_view(funnel.csv_view), name=funnel.CSV_URL_NAME),
+        ]
+        return [*pages, *super().get_urls()]
 
     def index(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> TemplateResponse:
         """The home page of the signed-in person's role."""

@@ -20,7 +20,7 @@ from django.core.checks import CheckMessage, Error, Warning, register
 from django.core.exceptions import ImproperlyConfigured
 
 from feeds.codat.client import TOTAL_TIMEOUT
-from feeds.states import FrenchRule
+from feeds.states import STUCK_STEPS, FrenchRule
 
 ADD_ACCOUNTS_WITH = ("batch", "put")
 ACCOUNT_SCHEMAS = ("v1", "v2")
@@ -658,6 +658,18 @@ def reminder_comes_before_the_end() -> list[CheckMessage]:
     )
 
 
+def stuck_invitations_have_limits() -> list[CheckMessage]:
+    """E095: a step without a number of days has no limit, and one of no days would call every invitation stuck."""
+    days = settings.INVITATION_STUCK_DAYS
+    if len(days) == len(STUCK_STEPS) and all(1 <= it <= LONGEST_INVITATION_DAYS for it in days):
+        return []
+    return _error(
+        95,
+        f"INVITATION_STUCK_DAYS is not five numbers of days between 1 and {LONGEST_INVITATION_DAYS}.",
+        "Set it to the days for made, sent, opened, started and linked, such as 1,5,2,1,3.",
+    )
+
+
 def link_origins_are_origins() -> list[CheckMessage]:
     """E074: they stand in the content security policy; a wrong one keeps every customer from leaving our page."""
     origins = settings.CODAT_LINK_ORIGINS
@@ -743,6 +755,7 @@ CHECKS: Sequence[Check] = (
     institution_has_a_phone,
     invitations_live_for_days,
     reminder_comes_before_the_end,
+    stuck_invitations_have_limits,
     link_origins_are_origins,
     presses_may_wait,
 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from math import ceil, floor, log10
 
 from django.utils.formats import number_format
@@ -25,6 +25,10 @@ LEFT, RIGHT, TOP, BOTTOM = 62.0, 8.0, 28.0, 42.0
 """Margins around the plot. The picture is narrow on purpose: on a telephone its text is still readable."""
 METER_HEIGHT = 104.0
 METER_TOP, METER_BOTTOM = 30.0, 58.0
+STAGE_LEFT, STAGE_ROOM = 100.0, 200.0
+"""Where a funnel's bars begin, and the longest; their figures stand behind them."""
+STAGE_HEIGHT, STAGE_GAP = 22.0, 22.0
+"""Between two bars stands how long it took to get from one to the other."""
 
 MOST_STEPS = 5
 MOST_TICKS = 6
@@ -42,6 +46,29 @@ def whole(value: float) -> str:
 def one_decimal(value: float) -> str:
     """A number with one digit after the point."""
     return number_format(value, decimal_pos=1, force_grouping=True)
+
+
+def percent(part: int, total: int) -> str:
+    """A share in whole percent; with a decimal where rounding would say none or all and neither is true."""
+    share = 100 * part / total if total else 0
+    told = one_decimal(min(max(share, 0.1), 99.9)) if 0 < share < 1 or 99 < share < 100 else whole(share)
+    return _("%(number)s%%") % {"number": told}
+
+
+def short_time(time: timedelta) -> str:
+    """How long something took, in its two largest units: "2 d 4 h", "3 h 12 min", "12 min", "40 s"."""
+    seconds = round(time.total_seconds())
+    if seconds < 60:
+        return _("%(count)s s") % {"count": seconds}
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return _("%(count)s min") % {"count": minutes}
+    if minutes < 24 * 60:
+        parts = [(minutes // 60, _("%(count)s h")), (minutes % 60, _("%(count)s min"))]
+    else:
+        hours = round(seconds / 3600)
+        parts = [(hours // 24, _("%(count)s d")), (hours % 24, _("%(count)s h"))]
+    return " ".join(words % {"count": whole(count)} for count, words in parts if count)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +153,30 @@ class Table:
 
 
 @dataclass(frozen=True, slots=True)
+class Stage:
+    """One bar of a funnel. `before`: what stands between it and the bar above, such as how long that took."""
+
+    label: str
+    value: int
+    before: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FunnelChart:
+    """How many of the first stage reached each of the others. `table` tells the same, and may tell more."""
+
+    key: str
+    title: str
+    summary: str
+    empty: str
+    stages: tuple[Stage, ...]
+    bar_label: str
+    table: Table
+    as_of: datetime | None
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Picture:
     """A drawn chart with its text equivalent. `svg` is empty when there is nothing to draw: then `summary` says so."""
 
@@ -198,6 +249,23 @@ def meter(data: Meter) -> Picture:
     )
 
 
+def funnel(data: FunnelChart) -> Picture:
+    """Lying bars, one below the other, each with its figure and its share of the first."""
+    if not data.stages or not data.stages[0].value:
+        return _without_drawing(data)
+    height = len(data.stages) * (STAGE_HEIGHT + STAGE_GAP) - STAGE_GAP
+    return Picture(
+        key=data.key,
+        title=data.title,
+        summary=data.summary,
+        svg=_svg(data, height, _joined(_stage_marks(data))),
+        legend=(LegendEntry("mark mark-waiting", data.bar_label),),
+        table=data.table,
+        as_of=data.as_of,
+        note=data.note,
+    )
+
+
 # --- Drawing ---------------------------------------------------------------------------------------------------------
 Marks = Callable[[Chart, Scale], Iterator[SafeString]]
 
@@ -219,11 +287,11 @@ def _draw(chart: Chart, marks: Marks, highest: float | None) -> Picture:
     )
 
 
-def _without_drawing(data: Chart | Meter) -> Picture:
+def _without_drawing(data: Chart | Meter | FunnelChart) -> Picture:
     return Picture(data.key, data.title, data.empty, SafeString(""), (), None, data.as_of, data.note)
 
 
-def _svg(data: Chart | Meter, height: float, inside: SafeString) -> SafeString:
+def _svg(data: Chart | Meter | FunnelChart, height: float, inside: SafeString) -> SafeString:
     return format_html(
         '<svg class="picture-svg" viewBox="0 0 {} {}" role="img" aria-labelledby="{key}-title {key}-desc"'
         ' focusable="false"><title id="{key}-title">{}</title><desc id="{key}-desc">{}</desc>{}</svg>',
@@ -333,6 +401,22 @@ def _meter_marks(data: Meter) -> SafeString:
         _text(left + room / 2, METER_HEIGHT - 8, data.x_label, anchor="middle", look="axis-name"),
     ]
     return _joined(parts)
+
+
+def _stage_marks(data: FunnelChart) -> Iterator[SafeString]:
+    first = data.stages[0].value
+    for place, stage in enumerate(data.stages):
+        y = place * (STAGE_HEIGHT + STAGE_GAP)
+        middle = y + STAGE_HEIGHT / 2 + 4
+        length = STAGE_ROOM * min(stage.value / first, 1)
+        told = f"{whole(stage.value)} · {percent(stage.value, first)}"
+        if place and stage.before:
+            yield _text(STAGE_LEFT, y - STAGE_GAP / 2 + 4, stage.before)
+        yield _text(STAGE_LEFT - 8, middle, stage.label, anchor="end")
+        # The whole length, so that an empty bar is seen to be one.
+        yield _line("grid", STAGE_LEFT, y + STAGE_HEIGHT, STAGE_LEFT + STAGE_ROOM, y + STAGE_HEIGHT)
+        yield _bar("mark mark-waiting", STAGE_LEFT, y, length, STAGE_HEIGHT, f"{stage.label}: {told}")
+        yield _text(STAGE_LEFT + length + 8, middle, told, look="axis-name")
 
 
 # --- Geometry and elements -------------------------------------------------------------------------------------------

@@ -904,6 +904,24 @@ INVITATION_MEANINGS: dict[str, Meaning] = {
     ),
 }
 
+STUCK_STEPS = (
+    InvitationState.MADE,
+    InvitationState.SENT,
+    InvitationState.OPENED,
+    InvitationState.STARTED,
+    InvitationState.LINKED,
+)
+"""Steps on which an invitation can stand too long, in the order of INVITATION_STUCK_DAYS."""
+
+STUCK_ADVICE: dict[InvitationState, Text] = {
+    InvitationState.MADE: _("Send it by mail, or show its link and hand it over."),
+    InvitationState.SENT: _("Call: did the mail arrive? Then send it again."),
+    InvitationState.OPENED: _("Call: the customer looked, and did not press the button."),
+    InvitationState.STARTED: _("Call: ask what QuickBooks shows. The same link works again."),
+    InvitationState.LINKED: _("Ask whether the other accounts are wanted; they are chosen in QuickBooks."),
+}
+"""What to do next about an invitation that stands on a step too long."""
+
 
 # --- Events of the change history ------------------------------------------------------------------------------------
 EVENT_LABELS: dict[str, Text] = {

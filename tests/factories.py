@@ -116,6 +116,7 @@ class InvitationFactory(DjangoModelFactory[Invitation]):
     company = factory.SubFactory(CompanyFactory, in_codat=True)
     contact_name = "Alex Doe"
     contact_email = "alex@maple.example"
+    language = "en"
     made_by_name = "Robin Staff"
     expires_at = factory.LazyFunction(lambda: timezone.now() + timedelta(days=14))
 

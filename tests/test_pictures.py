@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from feeds import pictures
 from feeds.admin import pictures as five
-from feeds.pictures import HEIGHT, WIDTH, Chart, Column, Meter, Picture, Series, Table
+from feeds.pictures import HEIGHT, WIDTH, Chart, Column, FunnelChart, Meter, Picture, Series, Stage, Table
 from feeds.services.budget import BudgetState
 from feeds.services.figures import STATUSES, AgeGroup, DayFlow, Repairs, RepairWeek, StatusDay
 from feeds.states import Tone
@@ -297,3 +297,74 @@ def test_connections_are_told_by_status_with_those_that_codat_adds_later() -> No
 
 def test_connections_that_were_never_recorded_are_told_in_words() -> None:
     assert "No day has been recorded yet" in five.connections_by_status(STATUS_DAYS[:1], None).summary
+
+
+# --- The funnel ------------------------------------------------------------------------------------------------------
+def stages(*values: int) -> FunnelChart:
+    """A funnel of so many at each stage."""
+    return FunnelChart(
+        key="test",
+        title="Title",
+        summary="Summary.",
+        empty="Nothing.",
+        stages=tuple(
+            Stage(f"Stage {place}", value, "median 3 h" if place else "") for place, value in enumerate(values)
+        ),
+        bar_label="Reached",
+        table=Table(("Stage",), (("Stage 0",),)),
+        as_of=NOW,
+    )
+
+
+@given(st.lists(st.integers(0, 10**9), min_size=1, max_size=8))
+def test_a_funnel_stays_in_its_frame_and_no_bar_is_longer_than_the_first(values: list[int]) -> None:
+    falling = sorted(values, reverse=True)
+    picture = pictures.funnel(stages(*falling))
+    if not falling[0]:
+        assert (picture.svg, picture.summary) == ("", "Nothing.")
+        return
+    box = parsed(picture).attrib["viewBox"].split()
+    bars = shapes(picture, "rect")
+    assert len(bars) == len(falling)
+    assert max(bar["width"] for bar in bars) == bars[0]["width"] == pictures.STAGE_ROOM
+    assert all(bar["x"] + bar["width"] <= WIDTH and bar["y"] + bar["height"] <= float(box[3]) for bar in bars)
+    # Figures stand behind the bars: the longest is some 130 units.
+    assert all(0 <= text["x"] <= WIDTH - 130 and 0 <= text["y"] <= float(box[3]) for text in shapes(picture, "text"))
+
+
+def test_a_funnel_tells_its_figures_in_words() -> None:
+    told = [text.text for text in parsed(pictures.funnel(stages(200, 50))).iter(f"{SVG}text")]
+    assert told == ["Stage 0", "200 · 100%", "median 3 h", "Stage 1", "50 · 25%"]
+
+
+@pytest.mark.parametrize(
+    ("part", "total", "told"),
+    [
+        (0, 0, "0%"),
+        (0, 9, "0%"),
+        (1, 2, "50%"),
+        (1, 3, "33%"),
+        (1, 10_000, "0.1%"),
+        (9_999, 10_000, "99.9%"),
+        (9, 9, "100%"),
+    ],
+)
+def test_a_share_is_never_rounded_to_none_or_all(part: int, total: int, told: str) -> None:
+    assert pictures.percent(part, total) == told
+
+
+@pytest.mark.parametrize(
+    ("time", "told"),
+    [
+        (timedelta(0), "0 s"),
+        (timedelta(seconds=59.4), "59 s"),
+        (timedelta(seconds=59.6), "1 min"),
+        (timedelta(minutes=59, seconds=40), "1 h"),
+        (timedelta(hours=3, minutes=12), "3 h 12 min"),
+        (timedelta(hours=23, minutes=59, seconds=40), "1 d"),
+        (timedelta(days=2, hours=4, minutes=10), "2 d 4 h"),
+        (timedelta(days=1000), "1,000 d"),
+    ],
+)
+def test_a_time_is_told_in_its_two_largest_units(time: timedelta, told: str) -> None:
+    assert pictures.short_time(time) == told

@@ -2,31 +2,41 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from collections.abc import Iterator
+from typing import Any, cast, get_args
 
 from django import forms
 from django.contrib import admin, messages
+from django.contrib.admin.views.main import ChangeList
+from django.contrib.auth.models import User
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.utils import timezone
+from django.utils.formats import date_format
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
+from django.utils.timesince import timeuntil
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
+from django.utils.translation import gettext_lazy, ngettext
 
 from feeds.admin.actions import ActionsAdmin, ReasonForm, Secret, object_action
 from feeds.admin.base import (
     SEARCH_BY_COMPANY,
     MirrorAdmin,
+    ago,
     change_url,
     link_column,
+    named,
+    person,
+    since,
     status_explained,
     status_pill,
     time_column,
 )
 from feeds.audit import current_actor
-from feeds.models import Company, Invitation
-from feeds.models.invitation import InvitationQuerySet
-from feeds.services import customer_mails, invitation_keys, invitations
+from feeds.models import Company, Invitation, Mail
+from feeds.models.invitation import InvitationQuerySet, step_since
+from feeds.services import customer_mails, invitation_keys, invitations, stuck
 from feeds.services.outbox import LINK_MARK
 from feeds.states import INVITATION_MEANINGS, InvitationPurpose, InvitationState, Language, Text
 
@@ -83,6 +93,70 @@ def contact_mail_preview(company: Company, purpose: InvitationPurpose) -> str:
     return mail_preview(invitations.planned(company, purpose))
 
 
+class Views(admin.SimpleListFilter):
+    """Which invitations: shown as tabs above the list. All of them when nothing is chosen."""
+
+    title = gettext_lazy("view")
+    parameter_name = "list"
+    default = "everything"
+
+    def lookups(self, request: HttpRequest, model_admin: admin.ModelAdmin[Any]) -> list[tuple[str, Any]]:
+        """The tabs, from left to right."""
+        return [
+            (self.default, _("All")),
+            ("mine", _("Stuck: my customers")),
+            ("invited", _("Stuck: invited by me")),
+            ("all", _("Stuck: all I see")),
+        ]
+
+    def value(self) -> str:
+        """The tab that is open."""
+        chosen = super().value()
+        return chosen if chosen in {str(name) for name, _title in self.lookup_choices} else self.default
+
+    def choices(self, changelist: ChangeList) -> Iterator[Any]:
+        """One link for each tab; there is no other choice."""
+        for name, title in self.lookup_choices:
+            # A state belongs to the whole list: on the others it would leave nothing over.
+            query = changelist.get_query_string({self.parameter_name: str(name)}, [StateFilter.parameter_name])
+            yield {"selected": name == self.value(), "query_string": query, "display": title}
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Invitation]) -> QuerySet[Invitation]:
+        """The invitations of the open tab."""
+        which = self.value()
+        if which == self.default:
+            return queryset
+        return stuck.with_mails(stuck.worklist(cast(stuck.View, which), cast(User, request.user), timezone.now()))
+
+
+def _mail_told(mail: Mail) -> SafeString:
+    """The last mail about a stuck invitation, and what became of it."""
+    if mail.bounced_at is not None:
+        return format_html(_("Last mail: came back, noted {}"), ago(mail.bounced_at))
+    if mail.sent_at is not None:
+        return format_html(_("Last mail: {}"), ago(mail.sent_at))
+    return format_html(_("Last mail: {}"), mail.state_meaning.label)
+
+
+def _ends_in(invitation: Invitation) -> SafeString:
+    at = invitation.expires_at
+    exact = date_format(timezone.localtime(at), "Y-m-d H:i:s T")
+    left = format_html('<time datetime="{}" title="{}">{}</time>', at.isoformat(), exact, timeuntil(at, depth=1))
+    return format_html(_("Ends in {}"), left)
+
+
+def _shows_stuck(request: HttpRequest) -> bool:
+    return request.GET.get(Views.parameter_name) in get_args(stuck.View)
+
+
+def stuck_in_words() -> list[tuple[Text, str]]:
+    """Step -> after how many days on it an invitation is stuck."""
+    return [
+        (INVITATION_MEANINGS[step].label, ngettext("%(days)s day", "%(days)s days", time.days) % {"days": time.days})
+        for step, time in stuck.limits().items()
+    ]
+
+
 class StateFilter(admin.SimpleListFilter):
     """Invitations by their state, which follows from times and is no column."""
 
@@ -107,7 +181,7 @@ class InvitationAdmin(ActionsAdmin[Invitation], MirrorAdmin[Invitation]):
 
     list_display = ("what", "company_link", "state_pill", "made", "expires")
     list_select_related = ("company",)
-    list_filter = (StateFilter, "purpose", "language")
+    list_filter = (Views, StateFilter, "purpose", "language")
     search_company_path = "company"
     search_help_text = SEARCH_BY_COMPANY
     fieldsets = (
@@ -143,6 +217,62 @@ class InvitationAdmin(ActionsAdmin[Invitation], MirrorAdmin[Invitation]):
     expires = time_column("expires_at", gettext_lazy("expires"))
     ended = time_column("ended_at", gettext_lazy("ended"))
 
+    # --- The lists --------------------------------------------------------------------------------------------------
+    def get_list_display(self, request: HttpRequest) -> tuple[str, ...]:
+        """Stuck ones show since when, how long they live, and what to do; who may, finds the buttons there."""
+        if not _shows_stuck(request):
+            return self.list_display
+        what = "to_do_here" if request.user.has_perm("feeds.invite_company") else "to_do"
+        return ("customer", "contact", "stands", what)
+
+    def get_ordering(self, request: HttpRequest) -> tuple[Any, ...]:
+        """The newest first; of stuck ones who waits longest."""
+        return (step_since().asc(), "pk") if _shows_stuck(request) else ("-id",)
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        """The list, or the stuck ones."""
+        extra: dict[str, Any] = {"shows_stuck": _shows_stuck(request)}
+        if extra["shows_stuck"]:
+            extra |= {"title": _("Stuck invitations"), "limits": stuck_in_words(), "as_of": timezone.now()}
+        return super().changelist_view(request, extra | (extra_context or {}))
+
+    @admin.display(description=gettext_lazy("customer"))
+    def customer(self, invitation: Invitation) -> SafeString:
+        return named(invitation.company)
+
+    @admin.display(description=gettext_lazy("invitation, manager"))
+    def contact(self, invitation: Invitation) -> SafeString:
+        manager = person(invitation.company.manager) or _("without a manager")
+        return format_html('{}<br><span class="quiet">{}</span>', invitation, manager)
+
+    @admin.display(description=gettext_lazy("on this step for"))
+    def stands(self, invitation: Invitation) -> SafeString:
+        mail = stuck.last_mail(invitation)
+        return format_html(
+            '{} <span class="nowrap">{}</span><br><span class="quiet">{}<br>{}</span>',
+            status_pill(invitation.state_meaning),
+            since(invitation.since),  # type: ignore[attr-defined]  # annotated by the worklist
+            _mail_told(mail) if mail is not None else _("No mail was written."),
+            _ends_in(invitation),
+        )
+
+    @admin.display(description=gettext_lazy("what to do"))
+    def to_do(self, invitation: Invitation) -> str:
+        return str(stuck.advice(invitation, timezone.now()))
+
+    @admin.display(description=gettext_lazy("what to do"))
+    def to_do_here(self, invitation: Invitation) -> SafeString:
+        links = format_html_join(
+            " ",
+            '<a class="row-link" href="{}">{}<span class="visually-hidden"> {}</span></a>',
+            (
+                (self.action_url(invitation, name), self.object_actions()[name].label, invitation)
+                for name in ("send", "show-address", "renew")
+            ),
+        )
+        return format_html('{}<br><span class="row-links">{}</span>', self.to_do(invitation), links)
+
+    # --- One invitation ---------------------------------------------------------------------------------------------
     @admin.display(description=gettext_lazy("invitation"))
     def what(self, invitation: Invitation) -> str:
         return str(invitation)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from collections.abc import Mapping
+from datetime import datetime, timedelta
 from typing import ClassVar
 
 from django.conf import settings
 from django.db import models
 from django.db.models import Q
+from django.db.models.functions import Coalesce
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
@@ -32,6 +34,11 @@ FURTHEST = (
 """Column -> the state of an invitation that still lives and got so far, the furthest first."""
 
 
+def step_since() -> Coalesce:
+    """When an invitation came to the step on which it stands: the time of the furthest one. As its index has it."""
+    return Coalesce(*(column for column, _state in FURTHEST), "created_at")
+
+
 class InvitationQuerySet(AuditedQuerySet["Invitation"]):
     """Sets of invitations that several rooms ask for."""
 
@@ -45,12 +52,28 @@ class InvitationQuerySet(AuditedQuerySet["Invitation"]):
             return self.filter(Q(end=InvitationEnd.EXPIRED) | Q(end="", expires_at__lte=now))
         if state in InvitationEnd.values:
             return self.filter(end=state)
-        rows = self.filter(end="", expires_at__gt=now)
-        for column, reached in FURTHEST:
-            rows = rows.filter(**{f"{column}__isnull": reached != state})
-            if reached == state:
-                break
-        return rows
+        return self.filter(_stands_on(state), end="", expires_at__gt=now)
+
+    def stuck(self, now: datetime, longer_than: Mapping[InvitationState, timedelta]) -> InvitationQuerySet:
+        """Those that live and have stood on a step of `longer_than` for its time; `since` is when they came to it.
+
+        Whatever the step, none can have come to it later than the shortest time ago: that is what the index is asked.
+        """
+        too_long = Q()
+        for step, time in longer_than.items():
+            too_long |= _stands_on(step) & Q(since__lte=now - time)
+        rows = self.live(now).annotate(since=step_since())
+        return rows.filter(too_long, since__lte=now - min(longer_than.values()))
+
+
+def _stands_on(step: InvitationState) -> Q:
+    """Got as far as `step`, and no further."""
+    condition = Q()
+    for column, reached in FURTHEST:
+        condition &= Q(**{f"{column}__isnull": reached != step})
+        if reached == step:
+            break
+    return condition
 
 
 class Invitation(TimeStamped):
@@ -120,6 +143,9 @@ class Invitation(TimeStamped):
             models.Index(fields=["end", "-id"], name="invitation_end"),
             models.Index(fields=["expires_at"], name="invitation_expiry", condition=Q(ended_at__isnull=True)),
             models.Index(fields=["started_at"], name="invitation_started", condition=Q(ended_at__isnull=True)),
+            models.Index(fields=["created_at"], name="invitation_made"),
+            models.Index(step_since(), "id", name="invitation_step_since", condition=Q(ended_at__isnull=True)),
+            models.Index("made_by", step_since(), "id", name="invitation_step_by", condition=Q(ended_at__isnull=True)),
         ]
 
     def __str__(self) -> str:

@@ -22,7 +22,7 @@ from feeds.models import (
     Operation,
     SourceAccount,
 )
-from feeds.services import access, approvals, callouts
+from feeds.services import access, approvals, callouts, stuck
 from feeds.states import (
     CALLOUT_RIGHTS,
     ONBOARDING_MEANINGS,
@@ -84,6 +84,14 @@ class Cases:
 
 
 @dataclass(frozen=True, slots=True)
+class StuckInvitations:
+    """How many customers came no further, and which view of the list shows them."""
+
+    count: CappedCount
+    view: stuck.View
+
+
+@dataclass(frozen=True, slots=True)
 class Home:
     """One person's home page. A part the person may not see is None; a part with nothing in it is empty."""
 
@@ -102,6 +110,7 @@ class Home:
     callouts: Sequence[CalloutVersion] | None = None
     """Versions of the callout that wait for this person: to approve, or to publish."""
     approvals: CappedCount | None = None
+    stuck_invitations: StuckInvitations | None = None
     system: System | None = None
 
 
@@ -139,12 +148,22 @@ def for_person(user: User, now: datetime | None = None) -> Home:
         cases=_cases(user, now) if user.has_perm("feeds.work_case") else None,
         callouts=callouts.waiting_for(user, ROWS) if _keeps_the_callout(user) else None,
         approvals=capped_count(approvals.waiting_for(user)) if user.has_perm(approvals.DECIDE) else None,
+        stuck_invitations=_stuck_invitations(user, is_mine, now) if _invites(user) else None,
         system=_system() if user.has_perm("feeds.view_heartbeat") else None,
     )
 
 
 def _keeps_the_callout(user: User) -> bool:
     return any(user.has_perm(CALLOUT_RIGHTS[move]) for move in ("approve", "publish"))
+
+
+def _invites(user: User) -> bool:
+    return user.has_perm("feeds.view_invitation") and user.has_perm("feeds.invite_company")
+
+
+def _stuck_invitations(user: User, is_mine: bool, now: datetime) -> StuckInvitations:
+    view: stuck.View = "mine" if is_mine else "all"
+    return StuckInvitations(capped_count(stuck.worklist(view, user, now)), view)
 
 
 def _state_counts(companies: QuerySet[Company]) -> list[StateCount]:

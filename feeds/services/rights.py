@@ -174,6 +174,8 @@ TABLE: tuple[Line, ...] = (
     ListAction("feeds.company", "take_over_selected", RM),
     ListAction("feeds.company", "invite_selected", RM | SUPPORT | ADMIN),
     Screen("feeds.invitation", "invitations to connect", see=EVERY_ROLE),
+    Page("admin:invitation_funnel", "how far customers get: of those one sees", EVERY_ROLE),
+    Page("admin:invitation_funnel_csv", "the same figures as a file", EVERY_ROLE),
     Action("feeds.invitation", "send", RM | SUPPORT | ADMIN),
     Action("feeds.invitation", "show-address", RM | SUPPORT | ADMIN),
     Action("feeds.invitation", "revoke", RM | SUPPORT | ADMIN),

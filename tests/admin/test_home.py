@@ -18,7 +18,14 @@ from feeds.models import Company, Connection, Heartbeat
 from feeds.services import home
 from feeds.services.roles import ADMINISTRATORS, COMPLIANCE_AUDITORS, RELATIONSHIP_MANAGERS, SUPPORT
 from feeds.states import AccountStatus, ConnectionStatus, OnboardingState, OperationState
-from tests.factories import CompanyFactory, ConnectionFactory, OperationFactory, SourceAccountFactory, UserFactory
+from tests.factories import (
+    CompanyFactory,
+    ConnectionFactory,
+    InvitationFactory,
+    OperationFactory,
+    SourceAccountFactory,
+    UserFactory,
+)
 
 pytestmark = pytest.mark.django_db
 
@@ -58,6 +65,8 @@ def busy_bank(manager: User | None, count: int = 1) -> None:
         ConnectionFactory(company__manager=manager, status=ConnectionStatus.UNLINKED)
         SourceAccountFactory(in_codat=True, company__manager=manager, status=AccountStatus.DISCONNECTED)
         OperationFactory(state=OperationState.FAILED)
+        # Mailed nine days ago, and never opened.
+        InvitationFactory(company__manager=manager, sent_at=now - timedelta(days=9))
 
 
 class TestRelationshipManager:
@@ -186,7 +195,14 @@ class TestSite:
         boss = UserFactory(is_superuser=True)
         groups = browser(boss).get(reverse("admin:index")).context["available_apps"]
         named = {str(group["name"]): {model["object_name"] for model in group["models"]} for group in groups}
-        assert named["Customers"] == {"Company", "Invitation", "Batch", "CalloutVersion", "AccessGrant"}
+        assert named["Customers"] == {
+            "Company",
+            "Invitation",
+            "Batch",
+            "CalloutVersion",
+            "AccessGrant",
+            "InvitationFunnel",
+        }
         assert named["Codat"] == {"Connection", "SourceAccount", "Operation", "WebhookEvent"}
         assert named["History"] == {"AuditEntry", "AuditSeal", "HistoryCheck", "HistoryExport"}
         assert named["People"] == {"User", "Group", "SignInLock"}

@@ -33,6 +33,7 @@ from tests.bench import (  # noqa: E402  # they register themselves
     auditor,  # noqa: F401
     door,  # noqa: F401
     history,  # noqa: F401
+    invitations,  # noqa: F401
     limiter,  # noqa: F401
     onboarding,  # noqa: F401
     pages,  # noqa: F401
@@ -73,6 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--cases", type=int, default=20_000, help="open cases on the worklist")
     parser.add_argument("--customers", type=int, default=200, help="customers at the door at once")
     parser.add_argument("--seconds", type=int, default=60, help="how long they keep coming, each of two times")
+    parser.add_argument("--invitations", type=int, default=100_000, help="invitations made over two years")
     return parser
 
 

@@ -32,6 +32,7 @@ class Options:
     cases: int
     customers: int
     seconds: int
+    invitations: int
 
 
 Bench = Callable[[Options], Iterator[Figure]]

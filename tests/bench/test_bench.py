@@ -51,6 +51,14 @@ def test_customers_come_to_the_door_in_small_and_codats_limits_hold(tmp_path: Pa
     assert calls[1] == opened[1] >= 6
 
 
+def test_the_invitations_run_in_small_and_each_screen_costs_as_much_as_with_few(tmp_path: Path) -> None:
+    ran = bench("invitations", "--invitations", "1000", "--json", str(tmp_path / "figures.json"))
+    assert ran.returncode == 0, ran.stderr
+    figures = json.loads((tmp_path / "figures.json").read_text())["figures"]
+    assert len(figures) == 12
+    assert [it for it in figures if "as with few" not in it["note"]] == []
+
+
 def test_an_unknown_name_is_refused_with_the_known_ones() -> None:
     refused = bench("speed")
     assert refused.returncode == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 
 import pytest
 from django.urls import reverse
@@ -29,6 +30,7 @@ from tests.factories import (
     ConnectionFactory,
     DriftFindingFactory,
     IncidentFactory,
+    InvitationFactory,
     MailFactory,
     OperationFactory,
     SourceAccountFactory,
@@ -70,6 +72,8 @@ def bank(transactional_db: None) -> list[tuple[str, str]]:
     seals.seal()
     history_checks.ask(actor=audit.Actor.person(chief, source="admin"))
     WebhookEventFactory()
+    # Mailed nine days ago, and never opened.
+    InvitationFactory(company=failed, sent_at=timezone.now() - timedelta(days=9))
     Heartbeat.objects.create(name="worker", beat_at=timezone.now())
     lists = ["company", "case", "connection", "sourceaccount", "operation", "webhookevent", "statusevent", "auditentry"]
     return [
@@ -78,6 +82,8 @@ def bank(transactional_db: None) -> list[tuple[str, str]]:
         ("company-add", reverse("admin:feeds_company_add")),
         ("company-ready", reverse("admin:feeds_company_change", args=[ready.company_id])),
         ("company-failed", reverse("admin:feeds_company_change", args=[failed.pk])),
+        ("funnel", reverse("admin:invitation_funnel")),
+        ("stuck", f"{reverse('admin:feeds_invitation_changelist')}?list=all"),
         ("batch", reverse("admin:feeds_batch_change", args=[batch.pk])),
         ("connection", reverse("admin:feeds_connection_change", args=[ready.pk])),
         ("unlink", reverse("admin:feeds_connection_action", args=[ready.pk, "unlink"])),
