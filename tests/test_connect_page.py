@@ -17,7 +17,7 @@ from pytest_django.fixtures import Settings
 
 from feeds.banking import mask
 from feeds.models import AuditEntry, Company, Invitation, InvitationKey, Knock
-from feeds.services import door, invitation_keys, invitations, onboarding, sync
+from feeds.services import invitation_keys, invitations, knocks, onboarding, sync
 from feeds.states import CalloutState, InvitationPurpose, InvitationState, OnboardingState
 from tests.factories import CalloutVersionFactory, CompanyFactory, SourceAccountFactory
 from tests.sandbox_process import SandboxProcess

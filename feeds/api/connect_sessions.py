@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from typing import Annotated, Any
 
 from django.http import HttpRequest, HttpResponse
-from django.urls import reverse
 from django.utils import translation
 from ninja import NinjaAPI, Path, Status
 from ninja.errors import HttpError, ValidationError

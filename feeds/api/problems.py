@@ -125,9 +125,7 @@ def answer(problem: Problem) -> HttpResponse:
         "detail": kind.advice,
         "errors": [{"pointer": pointer, "detail": detail} for pointer, detail in problem.errors],
     }
-    return HttpResponse(
-        json.dumps(body), status=kind.status, content_type=CONTENT_TYPE, headers=dict(problem.headers)
-    )
+    return HttpResponse(json.dumps(body), status=kind.status, content_type=CONTENT_TYPE, headers=dict(problem.headers))
 
 
 FOR_STATUS = {

@@ -68,9 +68,7 @@ class Account(Sent):
     )
     account_name: str = Field(pattern=_LINE, max_length=120, examples=["Operating"])
     account_type: AccountType
-    account_number: str = Field(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9 \-]{0,32}[A-Za-z0-9]$", examples=["000410099871"]
-    )
+    account_number: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 \-]{0,32}[A-Za-z0-9]$", examples=["000410099871"])
     routing_type: RoutingType | None = None
     bank_code: Code | None = Field(None, description="US: nine digits. Canada: transit and institution, 00011-001.")
     sort_code: Code | None = None
@@ -185,7 +183,9 @@ class ProblemPlace(Schema):
 class ProblemDetails(Schema):
     """An answer that is no success (RFC 9457)."""
 
-    type: str = Field(description="Which kind of problem, for programs.", examples=["urn:bank-feeds:problem:key-refused"])
+    type: str = Field(
+        description="Which kind of problem, for programs.", examples=["urn:bank-feeds:problem:key-refused"]
+    )
     title: str
     status: int
     detail: str = Field(description="What to do about it, for people.")

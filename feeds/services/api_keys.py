@@ -35,8 +35,7 @@ MARK = "bfk_"
 _SHAPE = re.compile(r"(bfk_[a-z2-7]{8})_[\w-]{43}", re.ASCII)
 _NO_KEY = hashlib.sha256(b"").hexdigest()
 MINUTE = timedelta(minutes=1)
-LONGEST_DAYS = 730
-LONGEST_OVERLAP_DAYS = 90
+LONGEST_DAYS, LONGEST_OVERLAP_DAYS = 730, 90
 
 
 class WrongKey(Exception):

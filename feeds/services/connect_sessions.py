@@ -21,7 +21,15 @@ from feeds.models import ApiKey, Approval, Company, Connection, Invitation, Oper
 from feeds.services import door, imports, invitation_keys, invitations, mirror, onboarding
 from feeds.services.door import Standing
 from feeds.services.errors import Refused
-from feeds.services.import_files import ACCOUNT_COLUMNS, COMPANY_COLUMNS, BadFile, ChangedMeanwhile, Line, Problem, Table
+from feeds.services.import_files import (
+    ACCOUNT_COLUMNS,
+    COMPANY_COLUMNS,
+    BadFile,
+    ChangedMeanwhile,
+    Line,
+    Problem,
+    Table,
+)
 from feeds.services.invitation_keys import Address
 from feeds.states import AccountStatus, InvitationPurpose, OnboardingState, OperationKind
 
@@ -157,9 +165,7 @@ def _open(customer_number: str, wanted: Wanted | None, *, key: ApiKey, actor: Ac
         if session.state == SessionState.CONNECTED:
             return Opened(session, None, is_new)
         invitation = _invitation(company) or _invite(company, actor=actor)
-        address = invitation_keys.address(
-            invitation, made_for=invitation_keys.API, actor=actor, at_most=LIVE_KEYS
-        )
+        address = invitation_keys.address(invitation, made_for=invitation_keys.API, actor=actor, at_most=LIVE_KEYS)
         return Opened(_session(company, invitation), address, is_new)
 
 
