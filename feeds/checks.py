@@ -33,6 +33,7 @@ SHORTEST_METRICS_TOKEN = 32
 LONGEST_EMERGENCY_HOURS = 72
 LONGEST_INVITATION_DAYS = 90
 LONGEST_API_KEY_DAYS, LONGEST_OVERLAP_DAYS = 730, 90
+LONGEST_API_BODY = 262_144
 WORKER_OVERHEAD_SECONDS = 3
 """Measured: what a task may take beyond its timeout before its worker is replaced."""
 
@@ -689,12 +690,12 @@ def _is_origin(text: str) -> bool:
 
 # --- The API ---------------------------------------------------------------------------------------------------------
 def api_limits_make_sense() -> list[CheckMessage]:
-    """E080: a limit of nothing refuses every program; a body longer than any other request is never read."""
-    if settings.API_CALLS_PER_MINUTE >= 1 and 1024 <= settings.API_MAX_BYTES <= settings.MAX_REQUEST_BYTES:
+    """E080: a limit of nothing refuses every program; a customer with fifty accounts fits into 64 KiB."""
+    if settings.API_CALLS_PER_MINUTE >= 1 and 1024 <= settings.API_MAX_BYTES <= LONGEST_API_BODY:
         return []
     return _error(
         80,
-        "API_CALLS_PER_MINUTE is less than 1, or API_MAX_BYTES is not between 1024 and MAX_REQUEST_BYTES.",
+        f"API_CALLS_PER_MINUTE is less than 1, or API_MAX_BYTES is not between 1024 and {LONGEST_API_BODY}.",
         "300 calls and 65536 bytes are usual.",
     )
 

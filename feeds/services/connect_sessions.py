@@ -7,7 +7,7 @@ many places at once it is called. It never waits for Codat: the queue does the w
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 
@@ -133,7 +133,7 @@ def read_session(customer_number: str) -> Session:
     company = Company.objects.filter(customer_number=customer_number).first()
     if company is None:
         raise NoSuchCustomer
-    return _session(company)
+    return _session(company, _invitation(company))
 
 
 def open_session(customer_number: str, wanted: Wanted | None, *, key: ApiKey, actor: Actor) -> Opened:
@@ -159,14 +159,17 @@ def _open(customer_number: str, wanted: Wanted | None, *, key: ApiKey, actor: Ac
             _refuse_if_different(customer_number, wanted)
         if company.onboarding_state == OnboardingState.DRAFT:
             company = _start(company, actor=actor)
-        session = _session(company)
+        invitation = _invitation(company)
+        session = _session(company, invitation)
         if session.state in SHUT:
             raise Shut(session.state)
         if session.state == SessionState.CONNECTED:
             return Opened(session, None, is_new)
-        invitation = _invitation(company) or _invite(company, actor=actor)
+        if invitation is None:
+            invitation = _invite(company, actor=actor)
+            session = replace(session, expires_at=invitation.expires_at)
         address = invitation_keys.address(invitation, made_for=invitation_keys.API, actor=actor, at_most=LIVE_KEYS)
-        return Opened(_session(company, invitation), address, is_new)
+        return Opened(session, address, is_new)
 
 
 def _make(customer_number: str, wanted: Wanted | None, *, key: ApiKey, actor: Actor) -> Company:
@@ -251,10 +254,9 @@ def _differences(customer: imports.PlannedCustomer) -> Iterator[str]:
 
 
 # --- How far it is ---------------------------------------------------------------------------------------------------
-def _session(company: Company, invitation: Invitation | None = None) -> Session:
+def _session(company: Company, invitation: Invitation | None) -> Session:
     accounts = list(SourceAccount.objects.filter(company=company, gone_at__isnull=True).order_by("pk"))
     connection = mirror.live_connection(company)
-    invitation = invitation or _invitation(company)
     return Session(
         customer_number=company.customer_number,
         state=_state(company, connection, accounts, invitation),
