@@ -255,7 +255,7 @@ def invite_and_press(kept: Kept, codat: SandboxProcess, actor: Actor, drain: Dra
 
 
 def call_the_api(kept: Kept, client: Client) -> None:
-    """A key made, replaced and sent; a link made with it; a customer refused whose account number stands in the call."""
+    """A key made, replaced and sent; a link made with it; a customer refused whose account number is in the call."""
     form = {"name": "Portal", "scopes": ApiScope.values, "days": "30", "reason": "The new portal."}
     made = _api_key(client.post(reverse("admin:feeds_apikey_add"), form))
     replace = reverse("admin:feeds_apikey_action", args=[ApiKey.objects.get().pk, "rotate"])

@@ -167,7 +167,7 @@ def _unreadable(request: HttpRequest, error: HttpError) -> HttpResponse:
 @api.exception_handler(ValidationError)
 def _invalid(request: HttpRequest, error: ValidationError) -> HttpResponse:
     """Where and what, without what was sent: it holds account numbers."""
-    places = [(_pointer(found["loc"]), str(found["msg"])) for found in error.errors]
+    places = [(_pointer(found["loc"]), found["msg"].removeprefix("Value error, ")) for found in error.errors]
     return problems.answer(Problem("request-invalid", errors=places))
 
 

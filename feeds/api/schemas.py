@@ -24,6 +24,19 @@ _EMAIL = (
 )
 
 
+STATES: dict[SessionState, str] = {
+    SessionState.NOT_STARTED: "A colleague has entered the customer; nothing was sent to Codat. POST starts it.",
+    SessionState.PREPARING: "It is being set up at Codat. The link works already, and its page says so.",
+    SessionState.READY: "The customer can connect.",
+    SessionState.STARTED: "The customer has pressed the button and was sent on to Codat.",
+    SessionState.CONNECTED: "QuickBooks reads every account. There is nothing to open.",
+    SessionState.ON_HOLD: "A colleague has asked for the end of the feed, or the customer is being made again.",
+    SessionState.NEEDS_ATTENTION: "A step was refused and waits for a colleague.",
+    SessionState.ENDED: "A colleague has ended the customer's feed.",
+}
+"""What each state says; docs/api.md has the same sentences."""
+
+
 def _a_currency(code: str) -> str:
     if code not in ISO_4217:
         raise ValueError("This is not a currency of ISO 4217.")
@@ -127,7 +140,9 @@ class ConnectSession(Schema):
     """How far a customer is."""
 
     customer_number: str
-    state: SessionState
+    state: SessionState = Field(
+        description="\n".join(f"- `{state.value}`: {meaning}" for state, meaning in STATES.items())
+    )
     connected_accounts: int = Field(ge=0, description="How many accounts QuickBooks reads.")
     total_accounts: int = Field(ge=0)
     accounts: list[AccountState]

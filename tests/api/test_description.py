@@ -30,7 +30,7 @@ def test_schemathesis_finds_no_failure(
             f"{live_server.url}/api/v1/openapi.json",
             "--no-color",
         ],
-        env={**os.environ, "API_KEY": make_key().token},
+        env={**os.environ, "BANK_FEEDS_KEY": make_key().token},
         capture_output=True,
         text=True,
         cwd=tmp_path,  # it leaves what it has learned there
