@@ -908,8 +908,8 @@ INVITATION_MEANINGS: dict[str, Meaning] = {
 class ApiScope(models.TextChoices):
     """What a key of the API may do."""
 
-    WRITE = "connect_sessions:write", _("make customers and links (connect_sessions:write)")
-    READ = "connect_sessions:read", _("read how far customers are (connect_sessions:read)")
+    WRITE = "connect_sessions:write", _("make customers and links to their pages")
+    READ = "connect_sessions:read", _("read how far customers are")
 
 
 class ApiKeyState(models.TextChoices):

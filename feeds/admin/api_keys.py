@@ -44,7 +44,7 @@ class MakeForm(ReasonForm):
         max_length=ApiKey._meta.get_field("name").max_length,
     )
     scopes = forms.MultipleChoiceField(
-        label=gettext_lazy("May"), choices=ApiScope.choices, widget=forms.CheckboxSelectMultiple
+        label=gettext_lazy("What it may do"), choices=ApiScope.choices, widget=forms.CheckboxSelectMultiple
     )
     manager = PersonField(
         label=gettext_lazy("Manager of new customers"),
@@ -105,7 +105,7 @@ class ApiKeyAdmin(ActionsAdmin[ApiKey], MirrorAdmin[ApiKey]):
     def manager_link(self, key: ApiKey) -> str:
         return str(key.manager.get_full_name() or key.manager) if key.manager else _("nobody")
 
-    @admin.display(description=gettext_lazy("may"))
+    @admin.display(description=gettext_lazy("what it may do"))
     def may(self, key: ApiKey) -> SafeString:
         return format_html_join(", ", "<code>{}</code>", ((name,) for name in key.scope_names))
 

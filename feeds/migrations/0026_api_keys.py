@@ -20,7 +20,7 @@ class Migration(migrations.Migration):
                 ('name', models.CharField(help_text='Which program uses it, such as: business portal.', max_length=80, verbose_name='name')),
                 ('prefix', models.CharField(editable=False, max_length=12, unique=True, verbose_name='starts with')),
                 ('digest', models.CharField(editable=False, max_length=64, unique=True)),
-                ('scopes', models.CharField(max_length=200, verbose_name='may')),
+                ('scopes', models.CharField(max_length=200, verbose_name='what it may do')),
                 ('created_at', models.DateTimeField(auto_now_add=True, verbose_name='made')),
                 ('made_by_name', models.CharField(max_length=200, verbose_name='made by')),
                 ('expires_at', models.DateTimeField(verbose_name='expires')),

@@ -25,7 +25,7 @@ class ApiKey(models.Model):
     name = models.CharField(_("name"), max_length=80, help_text=_("Which program uses it, such as: business portal."))
     prefix = models.CharField(_("starts with"), max_length=12, unique=True, editable=False)
     digest = models.CharField(max_length=64, unique=True, editable=False)
-    scopes = models.CharField(_("may"), max_length=200)
+    scopes = models.CharField(_("what it may do"), max_length=200)
     manager = models.ForeignKey(
         settings.AUTH_USER_MODEL,
         verbose_name=_("manager of new customers"),
