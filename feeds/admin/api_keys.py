@@ -20,7 +20,9 @@ from feeds.admin.actions import ActionsAdmin, Outcome, ReasonForm, Secret, objec
 from feeds.admin.base import (
     MirrorAdmin,
     PersonField,
+    ago,
     link_column,
+    person,
     status_explained,
     status_pill,
     time_column,
@@ -52,7 +54,12 @@ class MakeForm(ReasonForm):
         queryset=User.objects.none(),
         required=False,
     )
-    days = forms.IntegerField(label=gettext_lazy("Days"), min_value=1, max_value=LONGEST_DAYS)
+    days = forms.IntegerField(
+        label=gettext_lazy("Days"),
+        help_text=gettext_lazy("How long it works. It can be replaced before, and revoked at any time."),
+        min_value=1,
+        max_value=LONGEST_DAYS,
+    )
     field_order = ("name", "scopes", "manager", "days", "reason")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -89,21 +96,25 @@ class ApiKeyAdmin(ActionsAdmin[ApiKey], MirrorAdmin[ApiKey]):
     search_exact = ("prefix",)
     search_help_text = gettext_lazy("The start of the key, such as bfk_2k4x7qma.")
     fieldsets = (
-        (None, {"fields": ("name", "prefix", "state_words", "may", "manager_link")}),
-        (gettext_lazy("When"), {"fields": ("made", "made_by_name", "expires", "last_used")}),
+        (None, {"fields": ("name", "prefix", "state_words", "may", "manager_name")}),
+        (gettext_lazy("When"), {"fields": ("made", "made_by_name", "expires", "used")}),
         (gettext_lazy("How it ended"), {"fields": ("replaced_by_link", "revoked", "revoked_by_name")}),
     )
     change_form_template = "admin/feeds/change_form.html"
 
     made = time_column("created_at", gettext_lazy("made"))
     expires = time_column("expires_at", gettext_lazy("expires"))
-    last_used = time_column("last_used_at", gettext_lazy("last used, to the minute"))
+    used = time_column("last_used_at", gettext_lazy("last used, to the minute"))
     revoked = time_column("revoked_at", gettext_lazy("revoked"))
     replaced_by_link = link_column("replaced_by", gettext_lazy("replaced by"))
 
+    @admin.display(description=gettext_lazy("last used"))
+    def last_used(self, key: ApiKey) -> SafeString:
+        return ago(key.last_used_at)
+
     @admin.display(description=gettext_lazy("manager of new customers"))
-    def manager_link(self, key: ApiKey) -> str:
-        return str(key.manager.get_full_name() or key.manager) if key.manager else _("nobody")
+    def manager_name(self, key: ApiKey) -> str:
+        return person(key.manager) or _("nobody")
 
     @admin.display(description=gettext_lazy("what it may do"))
     def may(self, key: ApiKey) -> SafeString:

@@ -66,7 +66,7 @@ def test_making_shows_the_key_once_and_keeps_it_nowhere(browser: Browser) -> Non
     assert answer["Referrer-Policy"] == "no-referrer"
     key = ApiKey.objects.get()
     assert Program(token).get("SB-1").status_code == 404
-    secret = token.rpartition("_")[2] if "_" not in token[13:] else token[13:]
+    secret = token[13:]
     for address in (KEYS, reverse("admin:feeds_apikey_change", args=[key.pk]), reverse("admin:index")):
         assert secret not in admin.get(address, follow=True).content.decode()
     kept = serializers.serialize("json", [*ApiKey.objects.all(), *AuditEntry.objects.all()])
@@ -95,6 +95,15 @@ def test_only_administrators_make_replace_and_revoke(browser: Browser, role: str
     key.refresh_from_db()
     assert key.state == ApiKeyState.WORKS
     assert ApiKey.objects.count() == 1
+
+
+def test_nobody_edits_or_deletes_a_key(browser: Browser) -> None:
+    key, admin = ApiKeyFactory(), browser(roles.ADMINISTRATORS)
+    change, delete = (reverse(f"admin:feeds_apikey_{name}", args=[key.pk]) for name in ("change", "delete"))
+    assert admin.post(change, {"name": "Mine"}).status_code == 403
+    assert admin.post(delete, {"post": "yes"}).status_code == 403
+    key.refresh_from_db()
+    assert key.name == "Portal"
 
 
 def test_auditors_read_and_are_offered_no_button(browser: Browser) -> None:
