@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from django.http import HttpRequest, HttpResponse
 from django.utils import translation
+from django.utils.functional import cached_property
 from ninja import NinjaAPI, Path, Status
 from ninja.errors import HttpError, ValidationError
 from ninja.openapi.schema import OpenAPISchema
@@ -43,15 +44,19 @@ OF_GET = (*EVERYWHERE, "customer-unknown")
 class Api(NinjaAPI):
     """django-ninja's, with problems described as what they are."""
 
-    def get_openapi_schema(self, **options: Any) -> OpenAPISchema:
-        """The description of the API."""
-        schema = super().get_openapi_schema(**options)
+    @cached_property
+    def _description(self) -> OpenAPISchema:
+        schema = super().get_openapi_schema()
         for path in schema["paths"].values():
             for operation in path.values():
                 for status, response in operation["responses"].items():
                     if int(status) >= 400:
                         response["content"] = {problems.CONTENT_TYPE: next(iter(response["content"].values()))}
         return schema
+
+    def get_openapi_schema(self, **_options: Any) -> OpenAPISchema:
+        """The description of the API: made once, because anybody may ask for it."""
+        return self._description
 
 
 api = Api(
@@ -161,7 +166,7 @@ def _problem(request: HttpRequest, error: Problem) -> HttpResponse:
 @api.exception_handler(HttpError)
 def _unreadable(request: HttpRequest, error: HttpError) -> HttpResponse:
     """The library refuses a body that is no JSON."""
-    return problems.answer(Problem(problems.FOR_STATUS[error.status_code]))
+    return problems.answer(Problem("malformed-request"))
 
 
 @api.exception_handler(ValidationError)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from django.http import HttpRequest
+from django.utils.decorators import method_decorator
+from django.views.decorators.debug import sensitive_variables
 from ninja.security import HttpBearer
 
 from feeds.api.problems import Problem
@@ -25,11 +27,13 @@ class BearerKey(HttpBearer):
         self.scope = scope
         super().__init__()
 
+    @method_decorator(sensitive_variables("token"))
     def __call__(self, request: HttpRequest) -> ApiKey:
         """The key. Raises Problem."""
         scheme, _space, token = request.headers.get(self.header, "").partition(" ")
         return self.authenticate(request, token.strip() if scheme.lower() == self.openapi_scheme else "")
 
+    @method_decorator(sensitive_variables("token"))
     def authenticate(self, request: HttpRequest, token: str) -> ApiKey:
         """As the call. Raises Problem."""
         try:

@@ -20,6 +20,7 @@ from django.db.models import F, Q
 from django.utils import timezone
 from django.utils.crypto import constant_time_compare
 from django.utils.translation import gettext as _
+from django.views.decorators.debug import sensitive_variables
 
 from feeds import audit
 from feeds.audit import Actor
@@ -146,6 +147,7 @@ def _digest(token: str) -> str:
 
 
 # --- What a call does ------------------------------------------------------------------------------------------------
+@sensitive_variables("token")
 def authenticate(token: str, *, scope: ApiScope, address: str) -> ApiKey:
     """The key that `token` is, if it may do `scope`; the call is counted. `address`: where it came from.
 

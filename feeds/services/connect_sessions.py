@@ -7,8 +7,8 @@ many places at once it is called. It never waits for Codat: the queue does the w
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from datetime import datetime
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from django.db import transaction
@@ -35,6 +35,8 @@ from feeds.states import AccountStatus, InvitationPurpose, OnboardingState, Oper
 
 LIVE_KEYS = 10
 """Links of one invitation that work at once: an application that asks on each click must not make thousands."""
+SHORTEST = timedelta(hours=1)
+"""An invitation with less left is followed by a new one: a customer who is sent there needs time to finish."""
 ENDED_BY = (OperationKind.DELETE_COMPANY, OperationKind.DELETE_CONNECTION, OperationKind.UNLINK_CONNECTION)
 END_WAITS = ("delete_company", "delete_company_in_codat", "delete_connection", "unlink_connection")
 """What ends a customer's feed, when it is asked of Codat, and while a colleague has to approve it (`RULES`)."""
@@ -165,9 +167,9 @@ def _open(customer_number: str, wanted: Wanted | None, *, key: ApiKey, actor: Ac
             raise Shut(session.state)
         if session.state == SessionState.CONNECTED:
             return Opened(session, None, is_new)
-        if invitation is None:
+        if invitation is None or invitation.expires_at - timezone.now() < SHORTEST:
             invitation = _invite(company, actor=actor)
-            session = replace(session, expires_at=invitation.expires_at)
+            session = _session(company, invitation)
         address = invitation_keys.address(invitation, made_for=invitation_keys.API, actor=actor, at_most=LIVE_KEYS)
         return Opened(session, address, is_new)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -136,6 +137,15 @@ def test_a_withdrawn_invitation_is_followed_by_a_new_one(program: Program, clien
     second = program.post(request_for())
     assert client.get(path_of(first)).status_code == 404
     assert client.get(path_of(second)).status_code == 200
+
+
+def test_an_invitation_that_is_about_to_end_is_followed_by_a_new_one(program: Program, client: Client) -> None:
+    program.post(request_for())
+    Invitation.objects.update(expires_at=timezone.now() + timedelta(minutes=50), started_at=timezone.now())
+    answer = program.post(request_for())
+    assert client.get(path_of(answer)).status_code == 200
+    assert answer.json()["expires_at"] > f"{timezone.now() + timedelta(days=13):%Y-%m-%dT%H:%M}"
+    assert [it.end for it in Invitation.objects.order_by("pk")] == ["replaced", ""]
 
 
 def test_an_invitation_that_staff_made_is_used_and_its_links_live_on(program: Program, client: Client) -> None:
