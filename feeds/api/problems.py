@@ -125,7 +125,10 @@ def answer(problem: Problem) -> HttpResponse:
         "detail": kind.advice,
         "errors": [{"pointer": pointer, "detail": detail} for pointer, detail in problem.errors],
     }
-    return HttpResponse(json.dumps(body), status=kind.status, content_type=CONTENT_TYPE, headers=dict(problem.headers))
+    content = json.dumps(body).encode()
+    # Where Django's own middleware has run already, nobody else says how long it is.
+    headers = {"Content-Length": str(len(content)), **problem.headers}
+    return HttpResponse(content, status=kind.status, content_type=CONTENT_TYPE, headers=headers)
 
 
 FOR_STATUS = {

@@ -38,6 +38,7 @@ def refused(answer: Any, code: str) -> dict[str, Any]:
     assert answer.status_code == problem["status"] == KINDS[code].status
     assert problem["detail"] == KINDS[code].advice
     assert "no-store" in answer["Cache-Control"]
+    assert answer["Content-Length"] == str(len(answer.content))
     return problem
 
 
