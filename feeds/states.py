@@ -908,7 +908,7 @@ INVITATION_MEANINGS: dict[str, Meaning] = {
 class ApiScope(models.TextChoices):
     """What a key of the API may do."""
 
-    WRITE = "connect_sessions:write", _("make customers and links to their pages")
+    WRITE = "connect_sessions:write", _("make customers and their links")
     READ = "connect_sessions:read", _("read how far customers are")
 
 
