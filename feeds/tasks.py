@@ -16,6 +16,7 @@ from feeds.services import (
     callouts,
     cases,
     customer_mails,
+    door,
     drift,
     figures,
     health,
@@ -23,7 +24,6 @@ from feeds.services import (
     inbox,
     invitation_keys,
     invitations,
-    knocks,
     links,
     lockouts,
     notifications,
@@ -97,7 +97,7 @@ def clear_expired_links() -> str:
 @task
 def end_invitations() -> str:
     """Write down which invitations have run out; forget their keys, and who knocked with wrong ones."""
-    knocks.prune()
+    door.prune_knocks()
     ended = invitations.end_expired()
     return f"{ended} ended, {invitation_keys.prune()} keys forgotten"
 

@@ -17,7 +17,7 @@ from pytest_django.fixtures import Settings
 
 from feeds.banking import mask
 from feeds.models import AuditEntry, Company, Invitation, InvitationKey, Knock
-from feeds.services import invitation_keys, invitations, knocks, onboarding, sync
+from feeds.services import door, invitation_keys, invitations, onboarding, sync
 from feeds.states import CalloutState, InvitationPurpose, InvitationState, OnboardingState
 from tests.factories import CalloutVersionFactory, CompanyFactory, SourceAccountFactory
 from tests.sandbox_process import SandboxProcess
@@ -191,7 +191,7 @@ def test_every_key_that_opens_nothing_gets_the_same_answer(client: Client, ready
 @pytest.mark.django_db
 def test_guessing_is_stopped_for_a_while_even_for_a_key_that_is_right(client: Client, ready: Company) -> None:
     address = address_of(invite(ready))
-    for number in range(knocks.KNOCKS):
+    for number in range(door.KNOCKS):
         assert client.get(f"/connect/guess-{number}").status_code == 404
     assert client.get("/connect/guess-again").status_code == 429
     assert client.get(address).status_code == 429

@@ -29,8 +29,6 @@ from feeds.services import knocks
 from feeds.services.errors import Refused
 from feeds.states import ApiScope, Text
 
-DOOR = "api"
-"""Whose wrong keys are counted."""
 MARK = "bfk_"
 """How every key begins, so that one in the wrong place is recognised as such."""
 _SHAPE = re.compile(r"(bfk_[a-z2-7]{8})_[\w-]{43}", re.ASCII)
@@ -161,8 +159,8 @@ def authenticate(token: str, *, scope: ApiScope, address: str) -> ApiKey:
     key = ApiKey.objects.filter(prefix=match[1] if match else "").select_related("manager").first()
     is_right = constant_time_compare(_digest(token), key.digest if key else _NO_KEY)
     if key is None or not is_right or not key.is_live(now):
-        knocks.refuse_if_too_many(DOOR, address)
-        knocks.count(DOOR, address)
+        knocks.refuse_if_too_many(address)
+        knocks.count(address)
         raise WrongKey
     _count_call(key, now)
     if scope not in key.scope_names:

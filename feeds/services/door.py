@@ -15,14 +15,15 @@ from django.conf import settings
 from django.db import transaction
 from django.db.models import F
 from django.utils import timezone
+from django.utils.crypto import salted_hmac
 from django.utils.translation import gettext
 
 from feeds import audit, queue
 from feeds.audit import Actor
 from feeds.banking import mask
 from feeds.codat.errors import CodatError, LimiterBusy, PaymentRequired, RateLimited
-from feeds.models import Company, Connection, Invitation, InvitationKey, SourceAccount
-from feeds.services import invitation_keys, knocks, link_need, mirror, outbox, sync
+from feeds.models import Company, Connection, Invitation, InvitationKey, Knock, SourceAccount
+from feeds.services import invitation_keys, link_need, mirror, outbox, sync
 from feeds.services.errors import Refused
 from feeds.services.onboarding import FINAL_STATES
 from feeds.states import AccountStatus, MailKind
@@ -32,8 +33,9 @@ log = structlog.get_logger(__name__)
 CUSTOMER = Actor(name="customer", source="connect page")
 REUSE_FOR = timedelta(minutes=15)
 """A link with so much of its hour left is handed out again: a second press must not kill what the first one opened."""
-DOOR = "door"
-"""Whose wrong keys are counted."""
+WINDOW = timedelta(minutes=10)
+KNOCKS = 30
+"""Wrong keys from one address in one window, after which it gets no answer until the window ends."""
 
 
 class Standing(StrEnum):
@@ -52,6 +54,10 @@ class Closed(StrEnum):
     BUSY = "busy"
     CODAT_DOWN = "codat_down"
     FAULT = "fault"
+
+
+class TooManyKnocks(Exception):
+    """This address has come with too many wrong keys."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,13 +103,15 @@ def find(key: str, *, address: str) -> Invitation | None:
 
     `address` is where the request came from. Raises TooManyKnocks once it has brought too many such keys.
     """
-    knocks.refuse_if_too_many(DOOR, address)
+    knocker = _knocker(address)
+    if _is_blocked(knocker):
+        raise TooManyKnocks
     found = (
         InvitationKey.objects.filter(digest=invitation_keys.digest(key)).select_related("invitation__company").first()
     )
     if found is not None and _opens(found.invitation):
         return found.invitation
-    knocks.count(DOOR, address)
+    _count_knock(knocker)
     return None
 
 
@@ -116,21 +124,11 @@ def page(invitation: Invitation) -> Page:
     return Page(
         invitation=invitation,
         company=company,
-        standing=standing(company, connection, accounts),
+        standing=_standing(company, connection, accounts),
         accounts=lines,
         connected=sum(line.is_connected for line in lines),
         as_of=max((it.read_at for it in accounts if it.read_at), default=None),
     )
-
-
-def standing(company: Company, connection: Connection | None, accounts: list[SourceAccount]) -> Standing:
-    """How far our side is. `accounts`: those of the company that are not gone. A query when it is Linked."""
-    if connection is None or company.onboarding_state not in FINAL_STATES:
-        return Standing.PREPARING
-    if link_need.is_needed(connection):
-        return Standing.READY
-    # Nothing waits for the customer; an account that staff added may still be on its way to Codat.
-    return Standing.CONNECTED if all(it.is_in_codat for it in accounts) else Standing.PREPARING
 
 
 def opened(invitation: Invitation) -> None:
@@ -161,12 +159,26 @@ def press(invitation: Invitation) -> Pressed:
         return Pressed(url=url)
 
 
+def prune_knocks() -> int:
+    """Forget windows that are over; how many."""
+    return Knock.objects.filter(window__lt=timezone.now() - 2 * WINDOW).delete()[0]
+
+
 # --- How it is done --------------------------------------------------------------------------------------------------
 def _opens(invitation: Invitation) -> bool:
     """A connected customer may come back to see how it stands, as long as the invitation would have lived."""
     if invitation.connected_at is not None:
         return invitation.expires_at > timezone.now()
     return invitation.is_live(timezone.now())
+
+
+def _standing(company: Company, connection: Connection | None, accounts: list[SourceAccount]) -> Standing:
+    if connection is None or company.onboarding_state not in FINAL_STATES:
+        return Standing.PREPARING
+    if link_need.is_needed(connection):
+        return Standing.READY
+    # Nothing waits for the customer; an account that staff added may still be on its way to Codat.
+    return Standing.CONNECTED if all(it.is_in_codat for it in accounts) else Standing.PREPARING
 
 
 def _link(company: Company, connection: Connection) -> str:
@@ -202,3 +214,25 @@ def _shut(invitation: Invitation, closed: Closed, error: CodatError) -> Pressed:
         )
         queue.enqueue(queue.SEND_MAILS)
     return Pressed(closed=closed)
+
+
+def _knocker(address: str) -> str:
+    return salted_hmac("feeds.door", address, algorithm="sha256").hexdigest()
+
+
+def _window() -> datetime:
+    seconds = int(WINDOW.total_seconds())
+    now = int(timezone.now().timestamp())
+    return datetime.fromtimestamp(now - now % seconds, tz=timezone.get_default_timezone())
+
+
+def _is_blocked(knocker: str) -> bool:
+    return Knock.objects.filter(address=knocker, window=_window(), count__gte=KNOCKS).exists()
+
+
+def _count_knock(knocker: str) -> None:
+    window = _window()
+    knocks = Knock.objects.filter(address=knocker, window=window)
+    if not knocks.update(count=F("count") + 1):
+        Knock.objects.get_or_create(address=knocker, window=window)
+        knocks.update(count=F("count") + 1)

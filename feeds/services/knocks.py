@@ -1,4 +1,7 @@
-"""Counts who comes with keys that open nothing, and answers them no more for a while: at each door by itself."""
+"""Counts who calls the API with keys that open nothing, and answers them no more for a while.
+
+As `door` does it for customers' pages, in the same table, which its own task prunes.
+"""
 
 from __future__ import annotations
 
@@ -23,29 +26,24 @@ class TooManyKnocks(Exception):
         self.retry_after = _seconds_left()
 
 
-def refuse_if_too_many(door: str, address: str) -> None:
-    """Raises TooManyKnocks when `address` has brought too many wrong keys to `door`. One query."""
-    if Knock.objects.filter(address=_knocker(door, address), window=_window(), count__gte=KNOCKS).exists():
+def refuse_if_too_many(address: str) -> None:
+    """Raises TooManyKnocks when `address` has brought too many wrong keys. One query."""
+    if Knock.objects.filter(address=_knocker(address), window=_window(), count__gte=KNOCKS).exists():
         raise TooManyKnocks
 
 
-def count(door: str, address: str) -> None:
+def count(address: str) -> None:
     """Note a wrong key."""
-    window, knocker = _window(), _knocker(door, address)
+    window, knocker = _window(), _knocker(address)
     knocks = Knock.objects.filter(address=knocker, window=window)
     if not knocks.update(count=F("count") + 1):
         Knock.objects.get_or_create(address=knocker, window=window)
         knocks.update(count=F("count") + 1)
 
 
-def prune() -> int:
-    """Forget windows that are over; how many."""
-    return Knock.objects.filter(window__lt=timezone.now() - 2 * WINDOW).delete()[0]
-
-
-def _knocker(door: str, address: str) -> str:
-    """A keyed hash, another one at each door: no address is stored."""
-    return salted_hmac(f"feeds.{door}", address, algorithm="sha256").hexdigest()
+def _knocker(address: str) -> str:
+    """A keyed hash, another one than at the customers' door: no address is stored."""
+    return salted_hmac("feeds.api", address, algorithm="sha256").hexdigest()
 
 
 def _window() -> datetime:

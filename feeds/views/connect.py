@@ -19,7 +19,7 @@ from django.views.decorators.debug import sensitive_variables
 from django.views.decorators.http import require_http_methods, require_POST
 
 from feeds.models import Invitation
-from feeds.services import callouts, door, knocks
+from feeds.services import callouts, door
 from feeds.services.door import Closed
 from feeds.states import Language
 
@@ -44,7 +44,7 @@ def for_customers(view: View) -> View:
     def run(request: HttpRequest, key: str) -> HttpResponse:
         try:
             response = view(request, key)
-        except knocks.TooManyKnocks:
+        except door.TooManyKnocks:
             response = _page(request, "connect/too_many.html", {}, status=429)
         for name, value in HEADERS.items():
             response[name] = value
