@@ -144,6 +144,8 @@ INSTITUTION_LOGO: str = env.str("INSTITUTION_LOGO", default="")
 INSTITUTION_PHONE: str = env.str("INSTITUTION_PHONE", default="" if IS_PRODUCTION else "+1 555 0100")
 INVITATION_DAYS: int = env.int("INVITATION_DAYS", default=14)
 INVITATION_REMIND_DAYS: int = env.int("INVITATION_REMIND_DAYS", default=4)
+# Customers' presses that one web process lets wait for Codat at the same time: half of its threads.
+PRESSES_AT_ONCE: int = env.int("PRESSES_AT_ONCE", default=4)
 # Where Codat's links lead: browsers follow a form's redirect only to what the page has named.
 CODAT_LINK_ORIGINS: list[str] = env.list(
     "CODAT_LINK_ORIGINS",

@@ -14,6 +14,7 @@ from contextvars import ContextVar
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import wraps
+from itertools import groupby
 from operator import attrgetter
 from typing import Any, TypeVar
 
@@ -30,6 +31,7 @@ from django.db.models import QuerySet
 from django.db.models.signals import pre_save
 from django.http import HttpRequest, HttpResponse
 
+from feeds import statements
 from feeds.banking import mask
 from feeds.models import (
     AccessGrant,
@@ -167,9 +169,8 @@ def update_rows(updates: Iterable[tuple[models.Model, models.Model, Mapping[str,
     """
     updates = list(updates)
     with transaction.atomic():
-        with entries_are_written():
-            for _before, after, values in updates:
-                type(after)._default_manager.filter(pk=after.pk).update(**values)
+        for model, changes in groupby(updates, key=lambda change: type(change[1])):
+            statements.update_rows(model, [(after.pk, values) for _before, after, values in changes])
         _add(_update_entry(before, after, values) for before, after, values in updates)
 
 
@@ -205,10 +206,10 @@ def _add(entries: Iterable[AuditEntry]) -> None:
     telling = [entry for entry in entries if entry.changes]
     for entry in telling:
         _stamp(AuditEntry, entry)
-    AuditEntry.objects.bulk_create(telling, batch_size=500)
+    statements.insert_rows(telling)
 
 
-_CUSTOMERS: dict[type[models.Model], str] = {Company: "pk", CaseEvent: "case.company_id", Mail: "about.company_id"}
+_CUSTOMERS: dict[type[models.Model], str] = {Company: "pk", CaseEvent: "case.company_id"}
 """Where a row names its customer, if not in `company_id`."""
 
 

@@ -675,6 +675,15 @@ def link_origins_are_origins() -> list[CheckMessage]:
     )
 
 
+def presses_may_wait() -> list[CheckMessage]:
+    """E090: without a place to wait in, no customer would ever get a fresh link."""
+    if settings.PRESSES_AT_ONCE >= 1:
+        return []
+    return _error(
+        90, "PRESSES_AT_ONCE is less than 1.", "Set PRESSES_AT_ONCE to half of gunicorn's --threads; 4 is usual."
+    )
+
+
 def _is_origin(text: str) -> bool:
     try:
         parts = urlsplit(text)
@@ -764,6 +773,7 @@ CHECKS: Sequence[Check] = (
     invitations_live_for_days,
     reminder_comes_before_the_end,
     link_origins_are_origins,
+    presses_may_wait,
     api_limits_make_sense,
     api_keys_live_for_days,
 )

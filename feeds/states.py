@@ -461,6 +461,7 @@ class MailKind(models.TextChoices):
     APPROVAL_DECIDED = "approval_decided", _("Approval decided")
     EMERGENCY_ACCESS = "emergency_access", _("Emergency access")
     DOOR_CLOSED = "door_closed", _("Customers cannot connect")
+    LINK_ASKED = "link_asked", _("Customer asks for a new link")
     INVITATION = "invitation", _("Invitation")
     REMINDER = "reminder", _("Reminder")
     RECONNECT = "reconnect", _("Invitation to reconnect")
@@ -966,6 +967,7 @@ EVENT_LABELS: dict[str, Text] = {
     "history_verified": _("history verified"),
     "identity_provider_bound": _("identity provider bound"),
     "identity_provider_used": _("identity provider used"),
+    "invitation_link_asked_for": _("new link asked for by the customer"),
     "invitation_link_made": _("invitation link made"),
     "invitation_mailed": _("invitation mailed"),
     "invitation_revoked": _("invitation revoked"),

@@ -96,10 +96,11 @@ def clear_expired_links() -> str:
 
 @task
 def end_invitations() -> str:
-    """Write down which invitations have run out; forget their keys, and who knocked with wrong ones."""
+    """Write down which invitations have run out and who asks for a new link; forget old keys, and wrong ones."""
     door.prune_knocks()
     ended = invitations.end_expired()
-    return f"{ended} ended, {invitation_keys.prune()} keys forgotten"
+    told = invitations.tell_of_requests()
+    return f"{ended} ended, {told} asked for a new link, {invitation_keys.prune()} keys forgotten"
 
 
 @task

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,6 +29,12 @@ hypothesis_settings.load_profile("patient")
 
 flush_with_history()
 let_tests_arrange()
+
+
+def pytest_collection_finish() -> None:
+    """What was imported and collected stays: looking for garbage in it again and again took a tenth of the suite."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -349,6 +349,8 @@ class MailFactory(DjangoModelFactory[Mail]):
     body = "A feed broke. Take the case."
     html = "<p>A feed broke. Take the case.</p>"
     case = factory.SubFactory(CaseFactory)
+    invitation: Invitation | None = None
+    company = factory.LazyAttribute(lambda mail: about.company if (about := mail.case or mail.invitation) else None)
     state = MailState.FAILED
     attempts = 10
 

@@ -27,13 +27,15 @@ from django.shortcuts import resolve_url
 from django.test import Client, RequestFactory
 from django.test.utils import CaptureQueriesContext
 from django.urls import URLPattern, URLResolver, get_resolver, reverse
+from django.utils import timezone
 from factory.django import DjangoModelFactory
 
 from feeds import audit
 from feeds.admin.actions import ActionsAdmin
-from feeds.models import AuditEntry, AuditSeal, BatchItem, Company
+from feeds.models import AuditEntry, AuditSeal, BatchItem, Company, Mail
 from feeds.services import health, invitation_keys, rights, seals
 from feeds.services.rights import Page, Who
+from feeds.states import MailKind, MailState
 from tests import factories
 
 SUPERUSER = "a superuser"
@@ -166,7 +168,7 @@ class World:
             "feeds.sourceaccount": account,
             "feeds.batch": batch,
             "feeds.case": case,
-            "feeds.mail": factories.MailFactory(case=case),
+            "feeds.mail": self._mail_to_the_customer(),
             "feeds.statusevent": factories.StatusEventFactory(account=account),
             "feeds.auditentry": audit.record("link_revealed", connection),
             "auth.user": factories.UserFactory(),
@@ -233,6 +235,17 @@ class World:
         raise AssertionError(
             f'{address.key}: what is "{part}"? Give its line in feeds/services/rights.py a sample={{"{part}": "..."}}.'
         )
+
+    def _mail_to_the_customer(self) -> Mail:
+        """One that was sent: what colleagues are told is not for managers."""
+        mail: Mail = factories.MailFactory(
+            case=None,
+            invitation=factories.InvitationFactory(company=self.customer, purpose="reconnect"),
+            kind=MailKind.INVITATION,
+            state=MailState.SENT,
+            sent_at=timezone.now(),
+        )
+        return mail
 
     def _person(self, name: str) -> User:
         user: User = factories.UserFactory(

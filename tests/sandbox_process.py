@@ -17,7 +17,9 @@ import requests
 ROOT = Path(__file__).resolve().parents[1]
 API_KEY = "test-sandbox-key"
 WEBHOOK_SECRET = "whsec_dGVzdC13ZWJob29rLWtleS1mb3ItdGhlLXN1aXRl"
-NO_LIMITS = ("--per-minute", "0", "--daily-quota", "1000000")
+NO_LIMITS = ("--per-minute", "0", "--per-company", "0", "--daily-quota", "1000000")
+CODATS_LIMITS = ("--daily-quota", "1000000")
+"""The limits of the minute and of one company as Codat has them; only the day's quota is lifted."""
 READY_WITHIN = 20.0
 
 
@@ -113,6 +115,11 @@ class SandboxProcess:
     def requests_made(self, key: str) -> int:
         """Return how many requests of a kind were received, e.g. ``"POST /companies"``."""
         return self.stats()["requests"].get(key, 0)
+
+    def pressure(self) -> dict[str, int]:
+        """Return the most that was asked of its limits: see ``feeds.sandbox.quota.Pressure``."""
+        asked: dict[str, int] = self.control("GET", "pressure")
+        return asked
 
     def advance(self, seconds: float) -> None:
         """Move its clock forward."""

@@ -108,6 +108,7 @@ WHOLE_HEADER = base64.b64encode(b"an-invented-key-that-was-encoded-already").dec
         ("feeds.E073", {"INVITATION_REMIND_DAYS": 0}),
         ("feeds.E073", {"INVITATION_REMIND_DAYS": 14}),
         ("feeds.E074", {"CODAT_LINK_ORIGINS": []}),
+        ("feeds.E090", {"PRESSES_AT_ONCE": 0}),
         ("feeds.E074", {"CODAT_LINK_ORIGINS": ["http://link.codat.io"]}),
         ("feeds.E074", {"CODAT_LINK_ORIGINS": ["https://link.codat.io/companies"]}),
         ("feeds.E074", {"CODAT_LINK_ORIGINS": ["https://*.codat.io", "codat.io"]}),

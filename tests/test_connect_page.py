@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from datetime import timedelta
 from urllib.parse import urlsplit
 
@@ -15,14 +17,16 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from pytest_django.fixtures import Settings
 
-from feeds.banking import mask
-from feeds.models import AuditEntry, Company, Invitation, InvitationKey, Knock
+from feeds import tasks
+from feeds.models import AuditEntry, Company, Invitation, InvitationKey, Knock, Mail
 from feeds.services import door, invitation_keys, invitations, onboarding, sync
-from feeds.states import CalloutState, InvitationPurpose, InvitationState, OnboardingState
-from tests.factories import CalloutVersionFactory, CompanyFactory, SourceAccountFactory
-from tests.sandbox_process import SandboxProcess
+from feeds.states import CalloutState, InvitationPurpose, InvitationState, MailKind, OnboardingState
+from tests.factories import CalloutVersionFactory, CompanyFactory, SourceAccountFactory, UserFactory
+from tests.sandbox_process import ROOT, SandboxProcess
 from tests.services.grid import RM
 
+TOKEN = re.compile(rb'name="csrfmiddlewaretoken" value="[^"]+"')
+"""Another in each answer, whatever the key."""
 LIST_CONNECTIONS = "GET /companies/{id}/connections"
 
 
@@ -96,8 +100,9 @@ def test_the_page_shows_the_customer_the_accounts_and_never_a_whole_number(clien
     page = client.get(address_of(invite(ready))).content.decode()
     assert "Maple Dental Ltd." in page
     assert "Operating" in page
-    assert mask("4000100001") in page
+    assert "••••0001" in page
     assert "4000100001" not in page
+    assert "100001" not in page
     assert "Connected: 0 of 2 accounts" in page
     assert "last seven days" in page
 
@@ -108,6 +113,21 @@ def test_the_page_is_in_the_invitations_language_and_can_be_switched(client: Cli
     assert '<html lang="fr">' in client.get(address).content.decode()
     assert '<html lang="en">' in client.get(f"{address}?lang=en").content.decode()
     assert '<html lang="fr">' in client.get(f"{address}?lang=tlh").content.decode()
+    assert '<html lang="fr">' in client.get(address, headers={"Accept-Language": "en"}).content.decode()
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("asks_for", "language"), [("fr-CA,en;q=0.5", "fr"), ("en-CA,fr;q=0.5", "en"), ("es,de;q=0.5", "en"), ("", "en")]
+)
+def test_without_a_language_of_its_own_the_page_follows_the_browser(
+    client: Client, ready: Company, asks_for: str, language: str
+) -> None:
+    address = address_of(invite(ready, language=""))
+    other = {"en": "fr", "fr": "en"}[language]
+    browser = {"headers": {"Accept-Language": asks_for}}
+    assert f'<html lang="{language}">' in client.get(address, **browser).content.decode()
+    assert f'<html lang="{other}">' in client.get(f"{address}?lang={other}", **browser).content.decode()
 
 
 @pytest.mark.django_db
@@ -153,7 +173,7 @@ def test_a_press_after_the_hour_fetches_a_fresh_link(client: Client, ready: Comp
 @pytest.mark.django_db
 def test_a_second_press_gets_the_link_that_the_first_one_opened(client: Client, ready: Company) -> None:
     address = address_of(invite(ready))
-    assert client.post(address)["Location"] == client.post(address)["Location"]
+    assert client.post(address)["Location"] == client.post(address)["Location"] == Client().post(address)["Location"]
 
 
 @pytest.mark.django_db
@@ -165,7 +185,21 @@ def test_a_form_from_another_site_is_refused(ready: Company) -> None:
 @pytest.mark.django_db
 @pytest.mark.parametrize("why", ["guessed", "altered", "revoked", "expired", "replaced"])
 def test_every_key_that_opens_nothing_gets_the_same_answer(client: Client, ready: Company, why: str) -> None:
-    invitation = invite(ready)
+    _invitation, address = closed(ready, why)
+    for ask in (client.get, client.post):
+        answer, unknown = ask(address), ask("/connect/never-made")
+        assert answer.status_code == unknown.status_code == 404
+        assert TOKEN.sub(b"", answer.content) == TOKEN.sub(b"", unknown.content)
+        with CaptureQueriesContext(database) as queries:
+            ask(address)
+        with CaptureQueriesContext(database) as as_many:
+            ask("/connect/never-made")
+        assert len(queries) == len(as_many)
+
+
+def closed(company: Company, why: str) -> tuple[Invitation, str]:
+    """An invitation, and an address that opens nothing."""
+    invitation = invite(company)
     address = address_of(invitation)
     if why == "guessed":
         address = "/connect/" + "A" * 43
@@ -176,16 +210,54 @@ def test_every_key_that_opens_nothing_gets_the_same_answer(client: Client, ready
     elif why == "expired":
         Invitation.objects.filter(pk=invitation.pk).update(expires_at=timezone.now() - timedelta(seconds=1))
     else:
-        invite(ready)
-    unknown = client.get("/connect/never-made")
-    for answer in (client.get(address), client.post(address)):
-        assert answer.status_code == 404
-        assert answer.content == unknown.content
-    with CaptureQueriesContext(database) as queries:
-        client.get(address)
-    with CaptureQueriesContext(database) as as_many:
-        client.get("/connect/never-made")
-    assert len(queries) == len(as_many)
+        invite(company)
+    return invitation, address
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("why", ["revoked", "expired", "replaced"])
+def test_who_holds_a_link_that_has_ended_asks_for_a_new_one_and_staff_hear_of_it_once(
+    client: Client, ready: Company, why: str
+) -> None:
+    ready.manager = UserFactory(email="robin@bank.example")
+    ready.save()
+    invitation, address = closed(ready, why)
+    for _ in range(5):
+        assert "Ask for a new link</button>" in client.get(address).content.decode()
+    tasks.end_invitations()
+    assert not Mail.objects.exists()
+
+    assert "Your request is noted" in client.post(address).content.decode()
+    client.post(address)
+    assert "1 asked for a new link" in tasks.end_invitations()
+    client.post(address)
+    assert "0 asked for a new link" in tasks.end_invitations()
+    mail = Mail.objects.get(kind=MailKind.LINK_ASKED)
+    assert (mail.to, mail.company) == ("robin@bank.example", ready)
+    assert mail.subject == "Maple Dental Ltd. asks for a new link"
+    assert address.rpartition("/")[2] not in mail.body
+    told = AuditEntry.objects.get(event="invitation_link_asked_for")
+    assert (told.object_pk, told.actor_name, told.company_id) == (str(invitation.pk), "customer", ready.pk)
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("why", ["guessed", "altered"])
+def test_a_key_that_was_never_ours_tells_nobody(client: Client, ready: Company, why: str) -> None:
+    _invitation, address = closed(ready, why)
+    assert "Your request is noted" in client.post(address).content.decode()
+    assert "0 asked for a new link" in tasks.end_invitations()
+    assert not Mail.objects.exists()
+
+
+@pytest.mark.django_db
+def test_the_team_hears_of_the_customer_whom_nobody_looks_after(
+    client: Client, ready: Company, settings: Settings
+) -> None:
+    settings.CASE_NOTIFY_TO = ["support@bank.example"]
+    _invitation, address = closed(ready, "expired")
+    client.post(address)
+    tasks.end_invitations()
+    assert Mail.objects.get().to == "support@bank.example"
 
 
 @pytest.mark.django_db
@@ -211,15 +283,15 @@ def test_what_is_stored_opens_nothing(client: Client, ready: Company) -> None:
     ("fault", "words"),
     [
         ({"action": "status", "status": 503}, "Codat does not answer"),
-        ({"action": "status", "status": 429}, "Too many customers"),
         ({"action": "status", "status": 401}, "Something on our side"),
         ({"action": "status", "status": 402}, "Too many customers"),
         ({"action": "malformed"}, "Codat does not answer"),
     ],
 )
 def test_when_codat_gives_no_link_the_page_says_so_and_the_button_works_when_it_is_back(
-    client: Client, ready: Company, codat: SandboxProcess, fault: dict[str, object], words: str
+    client: Client, ready: Company, codat: SandboxProcess, fault: dict[str, object], words: str, settings: Settings
 ) -> None:
+    settings.CASE_NOTIFY_TO = ["support@bank.example"]
     ready.connections.update(link_url="", link_expires_at=None)
     address = address_of(invite(ready))
     action = str(fault.pop("action"))
@@ -227,8 +299,107 @@ def test_when_codat_gives_no_link_the_page_says_so_and_the_button_works_when_it_
     answer = client.post(address)
     assert answer.status_code == 503
     assert words in answer.content.decode()
+    assert "data-again" not in answer.content.decode()
+    client.post(address)
+    assert Mail.objects.filter(kind=MailKind.DOOR_CLOSED).count() == 1  # staff are told once
     codat.clear_faults()
     assert client.post(address).status_code == 303
+
+
+@pytest.mark.django_db
+def test_where_a_limit_makes_the_customer_wait_the_page_presses_again_and_gives_up_in_the_end(
+    client: Client, ready: Company, codat: SandboxProcess, settings: Settings
+) -> None:
+    settings.CASE_NOTIFY_TO = ["support@bank.example"]
+    ready.connections.update(link_url="", link_expires_at=None)
+    address = address_of(invite(ready))
+    codat.post_fault("status", "GET", "/companies/{id}/connections", times=20, status=429)
+    waits = []
+    for tries in (0, door.TRIES - 1):
+        answer = client.post(address, {"tries": tries} if tries else {})
+        assert answer.status_code == 200
+        page = answer.content.decode()
+        assert "One moment, please" in page
+        assert f'name="tries" value="{tries + 1}"' in page
+        again = re.search(r'data-again="(\d+)"', page)
+        assert again is not None
+        waits.append(int(again[1]))
+    assert 2000 <= waits[0] < waits[1] < 15_000  # milliseconds
+    assert not Mail.objects.exists()
+    answer = client.post(address, {"tries": door.TRIES})
+    assert answer.status_code == 503
+    assert "Too many customers" in answer.content.decode()
+    assert Mail.objects.get().kind == MailKind.DOOR_CLOSED
+    assert "One moment" in client.post(address, {"tries": "9" * 30}).content.decode()
+    codat.clear_faults()
+    assert client.post(address, {"tries": 3}).status_code == 303
+
+
+@pytest.mark.django_db
+def test_while_as_many_as_may_wait_for_codat_the_next_is_asked_for_a_moment_and_the_rest_goes_on(
+    client: Client, ready: Company, codat: SandboxProcess, settings: Settings
+) -> None:
+    address = address_of(invite(ready))
+    with ExitStack() as waiting:
+        for _ in range(settings.PRESSES_AT_ONCE):
+            waiting.enter_context(door._place_to_wait())
+        # The link that we hold is handed over without asking Codat.
+        assert client.post(address).status_code == 303
+        ready.connections.update(link_url="", link_expires_at=None)
+        calls = codat.stats()["requests"]
+        assert "One moment, please" in client.post(address).content.decode()
+        assert client.get(address).status_code == 200
+        assert codat.stats()["requests"] == calls
+    assert client.post(address).status_code == 303
+
+
+@pytest.mark.django_db
+def test_who_was_asked_for_a_moment_gets_the_place_that_becomes_free(
+    client: Client, ready: Company, settings: Settings
+) -> None:
+    address = address_of(invite(ready))
+    ready.connections.update(link_url="", link_expires_at=None)
+    waiting = ExitStack()
+    for _ in range(settings.PRESSES_AT_ONCE):
+        waiting.enter_context(door._place_to_wait())
+    leaving = threading.Timer(0.2, waiting.close)
+    leaving.start()
+    assert client.post(address, {"tries": 1}).status_code == 303
+    leaving.join()
+
+
+@pytest.mark.parametrize("document", ["Procfile", "docs/deploy.md"])
+def test_half_of_a_web_process_stays_free_however_slow_codat_is(document: str, settings: Settings) -> None:
+    found = re.search(r"gunicorn .*--threads (\d+)", (ROOT / document).read_text())
+    assert found is not None
+    assert int(found[1]) >= 2 * settings.PRESSES_AT_ONCE
+
+
+@pytest.mark.django_db
+def test_an_invitation_that_has_served_shows_how_it_stands_and_gives_no_link_again(
+    client: Client, ready: Company, codat: SandboxProcess, drain_queue: Callable[[], int]
+) -> None:
+    address = address_of(invite(ready))
+    client.post(address)
+    connection = ready.connections.get()
+    codat.connect(ready.codat_id, connection.codat_id)
+    sync.refresh_company(ready, actor=RM)
+    assert "Your bank feed is connected" in client.get(address).content.decode()
+
+    account = ready.source_accounts.earliest("pk")
+    codat.disconnect(ready.codat_id, connection.codat_id, accountId=account.account_id, now=True)
+    sync.refresh_company(ready, actor=RM)
+    calls = codat.stats()["requests"]
+    for answer in (client.get(address), client.post(address)):
+        assert answer.status_code == 200
+        page = answer.content.decode()
+        assert "This link has done its work" in page
+        assert "Connected: 1 of 2 accounts" in page
+        assert "<form" not in page
+    assert codat.stats()["requests"] == calls
+    # Staff invite to reconnect, and that one leads on.
+    again = address_of(invite(ready, purpose=InvitationPurpose.RECONNECT))
+    assert requests.get(client.post(again)["Location"], timeout=10).status_code == 200
 
 
 @pytest.mark.django_db
@@ -365,7 +536,10 @@ def test_two_presses_at_once_end_with_one_link_that_works(
     answers: list[str] = []
 
     def press() -> None:
-        answers.append(Client().post(address)["Location"])
+        browser = Client()
+        while (answer := browser.post(address)).status_code != 303:
+            assert "One moment, please" in answer.content.decode()
+        answers.append(answer["Location"])
         database.close()
 
     presses = [threading.Thread(target=press) for _ in range(2)]

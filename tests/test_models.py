@@ -127,6 +127,7 @@ CHECKED = [
     Bad("api_key_revoked_by_somebody", ApiKeyFactory, {"revoked_at": LONG_AGO}),
     Bad("api_key_revoked_by_somebody", ApiKeyFactory, {"revoked_by_name": "Ada Underhill"}),
     Bad("invitation_purpose_known", InvitationFactory, {"purpose": "chat"}),
+    Bad("invitation_language_known", InvitationFactory, {"language": "de"}),
     Bad("invitation_end_has_reason", InvitationFactory, {"ended_at": LONG_AGO}),
     Bad("invitation_end_has_reason", InvitationFactory, {"end": "revoked"}),
     Bad("invitation_end_has_reason", InvitationFactory, {"end": "mood", "ended_at": LONG_AGO}),

@@ -41,7 +41,13 @@ class InviteForm(forms.Form):
     )
     contact_name = forms.CharField(label=gettext_lazy("Contact name"), max_length=120)
     contact_email = forms.EmailField(label=gettext_lazy("Contact e-mail"))
-    language = forms.ChoiceField(label=gettext_lazy("Language"), choices=Language.choices)
+    language = forms.ChoiceField(
+        label=gettext_lazy("Language"),
+        choices=[*Language.choices, ("", gettext_lazy("As the customer's browser asks"))],
+        required=False,
+        help_text=gettext_lazy("Of the page, where the customer can switch it, and of the mails. A mail cannot ask the "
+                               "browser: without a language here it is in the company's."),
+    )  # fmt: skip
     days = forms.IntegerField(label=gettext_lazy("Days"), min_value=1, max_value=90)
 
 
@@ -105,7 +111,20 @@ class InvitationAdmin(ActionsAdmin[Invitation], MirrorAdmin[Invitation]):
     search_company_path = "company"
     search_help_text = SEARCH_BY_COMPANY
     fieldsets = (
-        (None, {"fields": ("company_link", "purpose", "contact_name", "contact_email", "language", "state_words")}),
+        (
+            None,
+            {
+                "fields": (
+                    "company_link",
+                    "purpose",
+                    "contact_name",
+                    "contact_email",
+                    "in_language",
+                    "state_words",
+                    "page_opens",
+                )
+            },
+        ),
         (
             gettext_lazy("How far the customer came"),
             {"fields": ("made", "sent", "reminded", "opened", "started", "presses", "linked", "connected")},
@@ -127,6 +146,20 @@ class InvitationAdmin(ActionsAdmin[Invitation], MirrorAdmin[Invitation]):
     @admin.display(description=gettext_lazy("invitation"))
     def what(self, invitation: Invitation) -> str:
         return str(invitation)
+
+    @admin.display(description=gettext_lazy("language"))
+    def in_language(self, invitation: Invitation) -> str:
+        if invitation.language:
+            return invitation.get_language_display()
+        return _("as the customer's browser asks; mails in the company's")
+
+    @admin.display(description=gettext_lazy("its links"))
+    def page_opens(self, invitation: Invitation) -> Text:
+        if why := invitations.why_not_revoke(invitation):
+            return why
+        if invitation.connected_at:
+            return _("They show the customer that all is connected, until it expires. They connect nothing any more.")
+        return _("They open the customer's page until it expires.")
 
     @admin.display(description=gettext_lazy("state"))
     def state_pill(self, invitation: Invitation) -> SafeString:
@@ -172,7 +205,7 @@ class InvitationAdmin(ActionsAdmin[Invitation], MirrorAdmin[Invitation]):
         consequences=lambda invitation: [
             _("Every link of this invitation stops working at once. The customer is not told."),
         ],
-        unavailable=_ended,
+        unavailable=invitations.why_not_revoke,
         dangerous=True,
     )
     def revoke(self, request: HttpRequest, invitation: Invitation, data: dict[str, Any]) -> str:

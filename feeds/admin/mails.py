@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib import admin
+from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
@@ -12,7 +13,15 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from feeds.admin.actions import ActionsAdmin, object_action
-from feeds.admin.base import EMPTY, MirrorAdmin, link_column, status_explained, status_pill, time_column
+from feeds.admin.base import (
+    EMPTY,
+    SEARCH_BY_COMPANY,
+    MirrorAdmin,
+    link_column,
+    status_explained,
+    status_pill,
+    time_column,
+)
 from feeds.audit import current_actor
 from feeds.models import Mail
 from feeds.services import customer_mails, outbox
@@ -33,24 +42,30 @@ def what_sending_again_means(mail: Mail) -> list[Text]:
 class MailAdmin(ActionsAdmin[Mail], MirrorAdmin[Mail]):
     """List and detail, newest first. The text is shown as it was written; nothing of it can be changed."""
 
-    list_display = ("subject", "state_now", "kind", "recipients", "written", "sent", "case_link")
-    list_select_related = ("case__company", "invitation__company")
+    list_display = ("subject", "state_now", "kind", "recipients", "company_link", "written", "sent", "case_link")
+    list_select_related = ("company", "case__company", "invitation")
     list_filter = ("state", "kind")
-    search_company_path = "case__company"
-    search_help_text = gettext_lazy("Customer number, Codat company id, or the start of the legal name.")
+    search_company_path = "company"
+    search_help_text = SEARCH_BY_COMPANY
     fieldsets = (
         (None, {"fields": ("subject", "state_words", "plain_error")}),
-        (gettext_lazy("About"), {"fields": ("kind", "case_link", "invitation_link", "recipients")}),
+        (gettext_lazy("About"), {"fields": ("kind", "company_link", "case_link", "invitation_link", "recipients")}),
         (gettext_lazy("When"), {"fields": ("written", "sent", "came_back", "next_attempt", "attempts")}),
         (gettext_lazy("Text"), {"fields": ("text",)}),
     )
 
+    company_link = link_column("company", gettext_lazy("company"))
     case_link = link_column("case", gettext_lazy("case"))
     invitation_link = link_column("invitation", gettext_lazy("invitation"))
     written = time_column("created_at", gettext_lazy("written"))
     sent = time_column("sent_at", gettext_lazy("sent"))
     came_back = time_column("bounced_at", gettext_lazy("came back"))
     next_attempt = time_column("next_attempt_at", gettext_lazy("next attempt"))
+
+    def visible_to(self, request: HttpRequest, queryset: QuerySet[Mail]) -> QuerySet[Mail]:
+        """Who works no cases sees what customers were told, and not what colleagues were."""
+        seen = super().visible_to(request, queryset)
+        return seen if request.user.has_perm("feeds.view_case") else seen.filter(invitation__isnull=False)
 
     @admin.display(description=gettext_lazy("state"))
     def state_now(self, mail: Mail) -> SafeString:

@@ -39,7 +39,7 @@ MAX_PAGE_SIZE = 5000
 TOTAL_TIMEOUT = 45.0
 """Seconds for one call with all its tries and waits: a queue task lives sixty."""
 LONGEST_WAIT = 10.0
-"""Seconds we wait inside a call because Codat says so; longer waits are the caller's."""
+"""Seconds we usually wait inside a call because Codat says so; longer waits are the caller's."""
 
 _COMPANIES = "/companies"
 _COMPANY = "/companies/{companyId}"
@@ -90,7 +90,7 @@ class CodatClient:
     `base_url`: ``https://api.codat.io`` or the stand-in; `api_key`: as the Codat Portal shows it; `limiter`: asked for
     a slot before each request; timeouts in seconds; `get_retries`: how often a read is tried again (writes never are:
     their outcome may be unknown); `on_quota`: told the quota after each reply that carries it; `backoff_base`: seconds,
-    doubled with each try.
+    doubled with each try; `longest_wait`: seconds waited inside a call because Codat says so.
     """
 
     def __init__(
@@ -104,6 +104,7 @@ class CodatClient:
         get_retries: int = 2,
         on_quota: Callable[[Quota], None] | None = None,
         backoff_base: float = 0.5,
+        longest_wait: float = LONGEST_WAIT,
     ) -> None:
         encoded = base64.b64encode(api_key.encode()).decode()
         self._secrets = tuple(secret for secret in (api_key, encoded) if secret)
@@ -114,6 +115,7 @@ class CodatClient:
         self._get_retries = get_retries
         self._on_quota = on_quota
         self._backoff_base = backoff_base
+        self._longest_wait = longest_wait
         self._quota: Quota | None = None
 
     # Companies
@@ -406,7 +408,7 @@ class CodatClient:
         if not error.retryable or isinstance(error, QuotaExhausted | LimiterBusy):
             return None
         asked = error.retry_after or 0.0
-        if asked > LONGEST_WAIT:
+        if asked > self._longest_wait:
             return None
         # Full jitter: many workers that failed together must not come back together.
         return asked + random.uniform(0, self._backoff_base * 2**attempt)  # noqa: S311 - no secret

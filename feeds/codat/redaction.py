@@ -8,6 +8,8 @@ from typing import Any, TypeAlias
 
 MASK = "••••"
 SHOWN_AT_MOST = 4
+HIDDEN_AT_LEAST = 4
+"""Characters of a number: whoever sees the rest still has ten thousand to choose from."""
 
 # Four digits or fewer identify nobody; longer runs may be an account number, also when written "1234-5678".
 _LONG_NUMBER = re.compile(r"\d(?:[ -]?\d){4,}")
@@ -21,11 +23,11 @@ Json: TypeAlias = str | int | float | bool | None | list["Json"] | dict[str, "Js
 def mask(number: str) -> str:
     """Hide an account number: ``"000123456789"`` -> ``"••••6789"``.
 
-    Shows the last four characters at most, and never more than a third of the number, so that a short number stays
-    hidden too. An empty number stays empty.
+    Shows the last four characters, by which its owner knows it; of a number with fewer than eight only those before
+    which four stay hidden. An empty number stays empty.
     """
     number = number.strip()
-    shown = min(SHOWN_AT_MOST, len(number) // 3)
+    shown = max(0, min(SHOWN_AT_MOST, len(number) - HIDDEN_AT_LEAST))
     return f"{MASK}{number[len(number) - shown :]}" if number else ""
 
 
@@ -61,10 +63,8 @@ class AllowList:
 
         Decimals become strings, so that no cent is lost.
         """
-        return {key: self._kept(key, value) for key, value in data.items() if key in self._known()}
-
-    def _known(self) -> frozenset[str]:
-        return self.plain | self.masked | self.texts | self.pairs | frozenset(self.nested)
+        known = self.plain.union(self.masked, self.texts, self.pairs, self.nested)
+        return {key: self._kept(key, value) for key, value in data.items() if key in known}
 
     def _kept(self, key: str, value: Any) -> Json:
         if key in self.nested:

@@ -39,8 +39,8 @@ def parse_time(text: object) -> datetime | None:
     zone = (match["zone"] or "Z").upper()
     fraction = (match["fraction"] or "0")[:6]
     try:
-        moment = datetime.fromisoformat(f"{match['date']}T{match['time'] or '00:00'}").replace(
-            microsecond=int(fraction.ljust(6, "0")), tzinfo=datetime.strptime(zone, "%z").tzinfo
+        moment = datetime.fromisoformat(f"{match['date']}T{match['time'] or '00:00'}{zone}").replace(
+            microsecond=int(fraction.ljust(6, "0"))
         )
         return moment.astimezone(UTC) if moment.year > 1 else None
     except (ValueError, OverflowError):

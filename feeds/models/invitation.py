@@ -64,7 +64,13 @@ class Invitation(TimeStamped):
     )
     contact_name = models.CharField(_("contact name"), max_length=120)
     contact_email = models.EmailField(_("contact e-mail"))
-    language = models.CharField(_("language"), max_length=2, choices=Language.choices, default=Language.EN)
+    language = models.CharField(
+        _("language"),
+        max_length=2,
+        choices=Language.choices,
+        blank=True,
+        help_text=_("Empty: the page is in the language that the customer's browser asks for."),
+    )
     made_by = models.ForeignKey(
         settings.AUTH_USER_MODEL,
         verbose_name=_("made by"),
@@ -98,6 +104,7 @@ class Invitation(TimeStamped):
         permissions: ClassVar = [("invite_company", _("Can invite a customer and withdraw the invitation"))]
         constraints: ClassVar = [
             models.CheckConstraint(condition=Q(purpose__in=InvitationPurpose.values), name="invitation_purpose_known"),
+            models.CheckConstraint(condition=Q(language__in=["", *Language.values]), name="invitation_language_known"),
             models.CheckConstraint(
                 condition=Q(ended_at__isnull=True, end="") | Q(ended_at__isnull=False, end__in=InvitationEnd.values),
                 name="invitation_end_has_reason",
@@ -119,8 +126,20 @@ class Invitation(TimeStamped):
         return f"{self.get_purpose_display()}: {self.contact_name}"
 
     def is_live(self, now: datetime) -> bool:
-        """Whether its link opens the page at `now`."""
+        """Whether its link leads the customer on at `now`."""
         return self.ended_at is None and self.expires_at > now
+
+    def opens_page(self, now: datetime) -> bool:
+        """Whether a key of it opens the page at `now`: a connected customer may still come back to see how it stands.
+
+        Once such a one is withdrawn, there is no key any more.
+        """
+        return self.is_live(now) or (self.end == InvitationEnd.CONNECTED and self.expires_at > now)
+
+    @property
+    def mail_language(self) -> str:
+        """In which language it is mailed: a mail cannot ask the browser."""
+        return self.language or self.company.language
 
     @property
     def state(self) -> InvitationState:
@@ -151,12 +170,24 @@ class InvitationKey(models.Model):
     )
     digest = models.CharField(max_length=64, unique=True, editable=False)
     made_for = models.CharField(_("made for"), max_length=20, editable=False)
+    asked_at = models.DateTimeField(
+        _("asked for a new link"),
+        null=True,
+        editable=False,
+        help_text=_("When the customer did so with this key, after it had stopped working."),
+    )
+    staff_told = models.BooleanField(_("staff were told"), default=False, editable=False)
     created_at = models.DateTimeField(_("made"), auto_now_add=True)
 
     class Meta:
         verbose_name = _("invitation key")
         verbose_name_plural = _("invitation keys")
         default_permissions = ()
+        indexes: ClassVar = [
+            models.Index(
+                fields=["asked_at"], name="invitation_key_asked", condition=Q(asked_at__isnull=False, staff_told=False)
+            )
+        ]
 
     def __str__(self) -> str:
         return f"{self.made_for} {self.pk}"

@@ -11,6 +11,7 @@ from django.utils.translation import gettext_lazy as _
 
 from feeds.models.base import TimeStamped
 from feeds.models.case import Case
+from feeds.models.company import Company
 from feeds.models.invitation import Invitation
 from feeds.states import MAIL_MEANINGS, MailKind, MailState, Meaning, describe
 
@@ -34,6 +35,15 @@ class Mail(TimeStamped):
     html = models.TextField(_("HTML"))
     case = models.ForeignKey(
         Case, verbose_name=_("case"), null=True, blank=True, on_delete=models.CASCADE, related_name="mails"
+    )
+    company = models.ForeignKey(
+        Company,
+        verbose_name=_("company"),
+        null=True,
+        blank=True,
+        on_delete=models.PROTECT,
+        related_name="mails",
+        help_text=_("The customer it was written to or about; empty for a mail about no customer in particular."),
     )
     invitation = models.ForeignKey(
         Invitation,
@@ -76,16 +86,12 @@ class Mail(TimeStamped):
             models.Index(fields=["state", "-id"], name="mail_state"),
             models.Index(fields=["to"], name="mail_bounced", condition=Q(bounced_at__isnull=False)),
             models.Index(fields=["invitation", "-id"], name="mail_invitation", condition=Q(invitation__isnull=False)),
+            models.Index(fields=["company", "-id"], name="mail_company"),
+            models.Index(fields=["-id"], name="mail_to_customers", condition=Q(invitation__isnull=False)),
         ]
 
     def __str__(self) -> str:
         return self.subject
-
-    @property
-    def company_id(self) -> int | None:
-        """The customer it was written to or about; None for a mail to the team about no customer in particular."""
-        about = self.invitation or self.case
-        return about.company_id if about is not None else None
 
     @property
     def about(self) -> Case | Invitation | None:

@@ -225,14 +225,18 @@ class Endpoint:
     def __call__(self, request: HttpRequest, **ids: str) -> HttpResponse:
         """Answer one request, or close its connection without an answer when a fault says so."""
         method = request.method or "GET"
+        self._sandbox.pressure.arrived()
         headers, overspent = self._receive(method)
         fault = self._sandbox.faults.strike(method, self._template)
         if fault.action == DROP_BEFORE:
             _sleep(fault.delay_ms)
             return hang_up(request)
         try:
-            reply = self._reply(request, method, ids, fault, overspent)
+            with self._sandbox.companies.hold(ids.get("company_id"), self._sandbox.pressure):
+                reply = self._reply(request, method, ids, fault, overspent)
         except Refusal as refusal:
+            if refusal.status == 429:
+                self._sandbox.pressure.refused()
             reply = refusal.reply()
         except Exception:
             log.exception("%s %s failed", method, self._template)

@@ -108,6 +108,17 @@ def show_stats(sandbox: Sandbox, host: str, body: Any) -> Record:
     return {"objects": counts, "requests": requests}
 
 
+def show_pressure(sandbox: Sandbox, host: str, body: Any) -> Record:
+    """``GET pressure``: the most that was asked of Codat's limits: in any minute, and at once for one company."""
+    return sandbox.pressure.figures()
+
+
+def forget_pressure(sandbox: Sandbox, host: str, body: Any) -> None:
+    """``DELETE pressure``: count anew, the limit of the minute too."""
+    sandbox.pressure.forget()
+    sandbox.minute.reset()
+
+
 def reset(sandbox: Sandbox, host: str, body: Any) -> None:
     """``POST reset``: forget everything."""
     sandbox.reset()
@@ -134,6 +145,8 @@ ACTIONS: dict[tuple[str, str], Action] = {
     ("POST", "webhooks"): set_webhooks,
     ("POST", "webhooks/flush"): flush_webhooks,
     ("GET", "stats"): show_stats,
+    ("GET", "pressure"): show_pressure,
+    ("DELETE", "pressure"): forget_pressure,
     ("POST", "reset"): reset,
     ("POST", "seed"): seed_companies,
 }

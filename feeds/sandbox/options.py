@@ -17,8 +17,8 @@ class Options:
     """How one stand-in behaves.
 
     ``daily_quota`` None means Codat's rule (1,000 x (1 + linked companies)); ``per_minute`` 0 means no limit per
-    minute; ``public_url`` None means links are built from the Host header of the request; ``webhook_url`` None means
-    that events go nowhere until a control request names a target.
+    minute, ``per_company`` 0 none of requests at once; ``public_url`` None means links are built from the Host header
+    of the request; ``webhook_url`` None means that events go nowhere until a control request names a target.
     """
 
     host: str
@@ -32,6 +32,7 @@ class Options:
     webhook_url: str | None
     daily_quota: int | None
     per_minute: int
+    per_company: int
     public_url: str | None
 
 
@@ -70,6 +71,7 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     add("--webhook-url", default=environment.get("SANDBOX_WEBHOOK_URL") or None, help="address that events are sent to")
     add("--daily-quota", type=int, default=environment.get("SANDBOX_DAILY_QUOTA") or None, help="requests per UTC day")
     add("--per-minute", type=int, default=1000, help="requests per minute and client address; 0 for no limit")
+    add("--per-company", type=int, default=10, help="requests at once for one company; 0 for no limit")
     add("--public-url", default=None, help="address that browsers reach this program at")
     return parser
 

@@ -11,7 +11,7 @@ from feeds.sandbox.faults import Faults
 from feeds.sandbox.idempotency import Keys
 from feeds.sandbox.links import LinkMint
 from feeds.sandbox.options import Options
-from feeds.sandbox.quota import MinuteLimit
+from feeds.sandbox.quota import CompanyLimit, MinuteLimit, Pressure
 from feeds.sandbox.webhooks import Sender, write_target
 
 
@@ -34,6 +34,8 @@ class Sandbox:
         self.faults = Faults()
         self.keys = Keys()
         self.minute = MinuteLimit(options.per_minute)
+        self.companies = CompanyLimit(options.per_company)
+        self.pressure = Pressure()
         self.sender = Sender(self.store, self.clock, options.webhook_secret)
         self._aim_webhooks()
 
@@ -61,6 +63,7 @@ class Sandbox:
         self.clock.move_to(0.0)
         self.faults.clear()
         self.minute.reset()
+        self.pressure.forget()
 
     def _aim_webhooks(self) -> None:
         if self.options.webhook_url is not None:

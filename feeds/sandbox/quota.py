@@ -1,8 +1,11 @@
-"""Codat's limits: so many requests per UTC day, and so many per minute and client address."""
+"""Codat's limits: so many requests per UTC day, so many per minute and client address, so many at once per company."""
 
 import sqlite3
 import threading
 import time
+from collections import Counter, deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
@@ -42,6 +45,83 @@ class MinuteLimit:
         """Forget all counts."""
         with self._lock:
             self._counts = {}
+
+
+class CompanyLimit:
+    """Counts requests of one company that are being answered at the same time; ``most`` 0 never refuses."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._now: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def hold(self, company_id: str | None, pressure: "Pressure") -> Iterator[None]:
+        """Count one request for as long as it takes.
+
+        Raises:
+            Refusal: 429, so many of the company's are under way.
+        """
+        if company_id is None:
+            yield
+            return
+        with self._lock:
+            self._now[company_id] += 1
+            count = self._now[company_id]
+        pressure.at_once(count)
+        try:
+            if self._most and count > self._most:
+                raise Refusal(429, "Too many requests for this company at once.", headers={"Retry-After": "1"})
+            yield
+        finally:
+            with self._lock:
+                self._now[company_id] -= 1
+                if not self._now[company_id]:
+                    del self._now[company_id]
+
+
+class Pressure:
+    """The most that callers asked of the limits, whether or not these refuse: for tests that must stay below."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin anew."""
+        with self._lock:
+            self._arrived: deque[float] = deque()
+            self._in_a_minute = self._at_once = self._requests = self._refused = 0
+
+    def arrived(self) -> None:
+        """Note a request, for the busiest sixty seconds, wherever they begin."""
+        now = time.monotonic()
+        with self._lock:
+            self._requests += 1
+            self._arrived.append(now)
+            while self._arrived[0] <= now - 60:
+                self._arrived.popleft()
+            self._in_a_minute = max(self._in_a_minute, len(self._arrived))
+
+    def at_once(self, count: int) -> None:
+        """Note how many requests of one company are under way."""
+        with self._lock:
+            self._at_once = max(self._at_once, count)
+
+    def refused(self) -> None:
+        """Note that a request met a limit."""
+        with self._lock:
+            self._refused += 1
+
+    def figures(self) -> Record:
+        """Return the figures since the start, or since they were forgotten."""
+        with self._lock:
+            return {
+                "requests": self._requests,
+                "mostInAMinute": self._in_a_minute,
+                "mostAtOnceForACompany": self._at_once,
+                "refused": self._refused,
+            }
 
 
 def spend(db: sqlite3.Connection, fixed: int | None, now: float) -> tuple[dict[str, str], Refusal | None]:

@@ -18,7 +18,8 @@ from feeds import audit
 from feeds.audit import Actor
 from feeds.banking import mask
 from feeds.models import ApiKey, Approval, Company, Connection, Invitation, Operation, SourceAccount
-from feeds.services import imports, invitation_keys, invitations, link_need, mirror, onboarding
+from feeds.services import door, imports, invitation_keys, invitations, mirror, onboarding
+from feeds.services.door import Standing
 from feeds.services.errors import Refused
 from feeds.services.import_files import (
     ACCOUNT_COLUMNS,
@@ -280,11 +281,11 @@ def _state(
         return SessionState.ON_HOLD  # it is being made again
     if company.onboarding_state == OnboardingState.DRAFT:
         return SessionState.NOT_STARTED
-    if connection is None or company.onboarding_state not in onboarding.FINAL_STATES:
+    standing = door.standing_of_company(company, connection, accounts)
+    if standing == Standing.CONNECTED:
+        return SessionState.CONNECTED
+    if standing == Standing.PREPARING:
         return SessionState.PREPARING
-    if not link_need.is_needed(connection):
-        # Nothing waits for the customer; an account that staff added may still be on its way to Codat.
-        return SessionState.CONNECTED if all(it.is_in_codat for it in accounts) else SessionState.PREPARING
     has_pressed = invitation is not None and invitation.started_at is not None
     return SessionState.STARTED if has_pressed else SessionState.READY
 

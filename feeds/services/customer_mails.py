@@ -46,7 +46,7 @@ def kind_of(invitation: Invitation) -> MailKind:
 
 def draft(kind: MailKind, invitation: Invitation) -> Draft:
     """The mail in the invitation's language."""
-    with translation.override(invitation.language):
+    with translation.override(invitation.mail_language):
         subjects = {
             MailKind.INVITATION: _("Connect your bank feed to QuickBooks"),
             MailKind.REMINDER: _("Your bank feed is not connected yet"),
@@ -146,6 +146,7 @@ def _write(kind: MailKind, invitation: Invitation, *, key: str = "") -> None:
         body=text.body,
         html=text.html,
         invitation=invitation,
+        company=invitation.company,
         next_attempt_at=timezone.now(),
     )
 

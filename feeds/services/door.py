@@ -6,6 +6,10 @@ asks Codat for a link, and gives the customer the one that works now.
 
 from __future__ import annotations
 
+import random
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -19,20 +23,27 @@ from django.utils.crypto import salted_hmac
 from django.utils.translation import gettext
 
 from feeds import audit, queue
-from feeds.audit import Actor
 from feeds.banking import mask
-from feeds.codat.errors import CodatError, LimiterBusy, PaymentRequired, RateLimited
+from feeds.codat.errors import CodatError, LimiterBusy, PaymentRequired, QuotaExhausted, RateLimited
 from feeds.models import Company, Connection, Invitation, InvitationKey, Knock, SourceAccount
 from feeds.services import invitation_keys, link_need, mirror, outbox, sync
 from feeds.services.errors import Refused
+from feeds.services.invitation_keys import CUSTOMER
 from feeds.services.onboarding import FINAL_STATES
 from feeds.states import AccountStatus, MailKind
 
 log = structlog.get_logger(__name__)
 
-CUSTOMER = Actor(name="customer", source="connect page")
 REUSE_FOR = timedelta(minutes=15)
 """A link with so much of its hour left is handed out again: a second press must not kill what the first one opened."""
+PATIENCE = 4.0
+"""Seconds that such a press waits for whoever holds the company: mostly the customer's own other press."""
+SHORT_PATIENCE = 1.0
+"""The same for one who gets the link that we hold, without a call."""
+LINE_PATIENCE = 2.0
+"""Seconds that a few of those who were asked for a moment wait for a place among those who wait for Codat."""
+TRIES = 15
+"""How often the page presses again by itself, a little later each time; a minute and a half in all."""
 WINDOW = timedelta(minutes=10)
 KNOCKS = 30
 """Wrong keys from one address in one window, after which it gets no answer until the window ends."""
@@ -44,16 +55,24 @@ class Standing(StrEnum):
     READY = "ready"
     PREPARING = "preparing"
     CONNECTED = "connected"
+    FINISHED = "finished"
+    """It was connected by this invitation and is no longer, or not whole: that takes a new invitation."""
 
 
 class Closed(StrEnum):
     """Why the button led nowhere this time. Unless there was nothing left to do, the customer tries again."""
 
     CONNECTED = "connected"
+    FINISHED = "finished"
     PREPARING = "preparing"
+    MOMENT = "moment"
     BUSY = "busy"
     CODAT_DOWN = "codat_down"
     FAULT = "fault"
+
+
+class _TooManyFetches(Exception):
+    """Enough presses of this process wait for Codat."""
 
 
 class TooManyKnocks(Exception):
@@ -88,20 +107,25 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Pressed:
-    """What became of a press: Codat's link, or why there is none."""
+    """What became of a press: Codat's link, or why there is none.
+
+    `again_after`: milliseconds after which the page presses again by itself; 0 when it does not.
+    """
 
     url: str = ""
     closed: Closed | None = None
+    again_after: int = 0
 
     def __repr__(self) -> str:
         """Without the link."""
         return f"<Pressed {self.closed or 'link'}>"
 
 
-def find(key: str, *, address: str) -> Invitation | None:
+def find(key: str, *, address: str, asks: bool = False) -> Invitation | None:
     """The live invitation that `key` opens; None for a key that is wrong, withdrawn or too old, all alike.
 
-    `address` is where the request came from. Raises TooManyKnocks once it has brought too many such keys.
+    `address` is where the request came from; `asks`: whether the customer presses the button, which on the page of a
+    link that opens nothing asks staff for a new one. Raises TooManyKnocks once it has brought too many such keys.
     """
     knocker = _knocker(address)
     if _is_blocked(knocker):
@@ -109,9 +133,13 @@ def find(key: str, *, address: str) -> Invitation | None:
     found = (
         InvitationKey.objects.filter(digest=invitation_keys.digest(key)).select_related("invitation__company").first()
     )
-    if found is not None and _opens(found.invitation):
+    if found is not None and found.invitation.opens_page(timezone.now()):
         return found.invitation
-    _count_knock(knocker)
+    # One transaction, so that committing takes the same time whether or not the key was ever one.
+    with transaction.atomic():
+        _count_knock(knocker)
+        if asks:
+            invitation_keys.ask(key)
     return None
 
 
@@ -124,7 +152,7 @@ def page(invitation: Invitation) -> Page:
     return Page(
         invitation=invitation,
         company=company,
-        standing=_standing(company, connection, accounts),
+        standing=_standing(invitation, connection, accounts),
         accounts=lines,
         connected=sum(line.is_connected for line in lines),
         as_of=max((it.read_at for it in accounts if it.read_at), default=None),
@@ -137,22 +165,28 @@ def opened(invitation: Invitation) -> None:
         _write_once(invitation, "opened_at")
 
 
-def press(invitation: Invitation) -> Pressed:
-    """Fetch the link that works now. Never raises for Codat's sake: the answer says what to show."""
+def press(invitation: Invitation, *, tries: int = 0) -> Pressed:
+    """Fetch the link that works now. Never raises for Codat's sake: the answer says what to show.
+
+    `tries`: how often the page has pressed again by itself already.
+    """
     with audit.acting(CUSTOMER):
         company = invitation.company
         connection = mirror.live_connection(company)
         standing = page(invitation).standing
         if connection is None or standing != Standing.READY:
-            return Pressed(closed=Closed.CONNECTED if standing == Standing.CONNECTED else Closed.PREPARING)
+            return Pressed(closed=Closed.PREPARING if standing == Standing.READY else Closed(standing))
         try:
-            url = _link(company, connection)
-        except Refused:
-            # A worker has the company, or the reading showed that there is nothing left to connect.
-            is_done = page(invitation).standing == Standing.CONNECTED
-            return Pressed(closed=Closed.CONNECTED if is_done else Closed.BUSY)
-        except (RateLimited, LimiterBusy, PaymentRequired) as error:
+            url = _link(company, connection, has_waited=tries > 0)
+        except (Refused, _TooManyFetches):
+            # Somebody has the company, or the reading showed that there is nothing left to connect.
+            if page(invitation).standing == Standing.CONNECTED:
+                return Pressed(closed=Closed.CONNECTED)
+            return _in_a_moment(invitation, tries, None)
+        except (QuotaExhausted, PaymentRequired) as error:
             return _shut(invitation, Closed.BUSY, error)
+        except (RateLimited, LimiterBusy) as error:
+            return _in_a_moment(invitation, tries, error)
         except CodatError as error:
             return _shut(invitation, Closed.CODAT_DOWN if error.retryable else Closed.FAULT, error)
         _note_start(invitation)
@@ -165,14 +199,14 @@ def prune_knocks() -> int:
 
 
 # --- How it is done --------------------------------------------------------------------------------------------------
-def _opens(invitation: Invitation) -> bool:
-    """A connected customer may come back to see how it stands, as long as the invitation would have lived."""
-    if invitation.connected_at is not None:
-        return invitation.expires_at > timezone.now()
-    return invitation.is_live(timezone.now())
+def _standing(invitation: Invitation, connection: Connection | None, accounts: list[SourceAccount]) -> Standing:
+    standing = standing_of_company(invitation.company, connection, accounts)
+    has_served = invitation.connected_at is not None
+    return Standing.FINISHED if has_served and standing != Standing.CONNECTED else standing
 
 
-def _standing(company: Company, connection: Connection | None, accounts: list[SourceAccount]) -> Standing:
+def standing_of_company(company: Company, connection: Connection | None, accounts: list[SourceAccount]) -> Standing:
+    """How far our side is, whatever the invitation. `accounts`: those of the company that are not gone."""
     if connection is None or company.onboarding_state not in FINAL_STATES:
         return Standing.PREPARING
     if link_need.is_needed(connection):
@@ -181,35 +215,89 @@ def _standing(company: Company, connection: Connection | None, accounts: list[So
     return Standing.CONNECTED if all(it.is_in_codat for it in accounts) else Standing.PREPARING
 
 
-def _link(company: Company, connection: Connection) -> str:
+def _link(company: Company, connection: Connection, *, has_waited: bool) -> str:
     """A link that Codat accepts now. Two presses at once wait for each other, and the second gets the first one's."""
-    return sync.hand_over_link(company, connection, actor=CUSTOMER, reuse_for=REUSE_FOR)
+    if connection.has_live_link(timezone.now() + REUSE_FOR):
+        return _hand_over(company, connection, patience=SHORT_PATIENCE)
+    with _place_to_wait(has_waited=has_waited):
+        return _hand_over(company, connection, patience=PATIENCE)
+
+
+def _hand_over(company: Company, connection: Connection, *, patience: float) -> str:
+    return sync.hand_over_link(company, connection, actor=CUSTOMER, reuse_for=REUSE_FOR, patience=patience)
+
+
+_places = threading.BoundedSemaphore(settings.PRESSES_AT_ONCE)
+_next_in_line = threading.BoundedSemaphore(max(1, settings.PRESSES_AT_ONCE // 2))
+
+
+@contextmanager
+def _place_to_wait(*, has_waited: bool = False) -> Iterator[None]:
+    """One of the threads of this process that may wait for Codat, or for whoever holds the company.
+
+    The others go on answering, however slow Codat is and however many press. A few who were asked for a moment before
+    wait for a place to become free, so that newcomers do not overtake them. Raises _TooManyFetches.
+    """
+    if not (_places.acquire(blocking=False) or (has_waited and _wait_in_line())):
+        raise _TooManyFetches
+    try:
+        yield
+    finally:
+        _places.release()
+
+
+def _wait_in_line() -> bool:
+    """Whether a place became free in time; False at once when the line is full."""
+    if not _next_in_line.acquire(blocking=False):
+        return False
+    try:
+        return _places.acquire(timeout=LINE_PATIENCE)
+    finally:
+        _next_in_line.release()
+
+
+def _in_a_moment(invitation: Invitation, tries: int, error: CodatError | None) -> Pressed:
+    """Ask for a moment, after which the page presses again; staff are told only when that did not help."""
+    if tries >= TRIES:
+        return _shut(invitation, Closed.BUSY, error)
+    # Scattered, so that a crowd does not come back as one; later each time, as the crowd is large.
+    seconds = 2 + tries / 2 + random.uniform(0, 2)  # noqa: S311 - no secret
+    return Pressed(closed=Closed.MOMENT, again_after=round(seconds * 1000))
 
 
 def _note_start(invitation: Invitation) -> None:
-    Invitation.objects.filter(pk=invitation.pk).update(presses=F("presses") + 1)
-    # Without script nobody told us that the page was looked at.
-    _write_once(invitation, "opened_at")
-    _write_once(invitation, "started_at")
+    with transaction.atomic():
+        Invitation.objects.filter(pk=invitation.pk).update(presses=F("presses") + 1)
+        # Without script nobody told us that the page was looked at.
+        _write_once(invitation, "opened_at", "started_at")
 
 
-def _write_once(invitation: Invitation, column: str) -> None:
+def _write_once(invitation: Invitation, *columns: str) -> None:
+    """Write the time into those that have none. Nothing is locked for who only comes again."""
+    if all(getattr(invitation, column) for column in columns):
+        return
     with transaction.atomic():
         held = Invitation.objects.select_for_update().get(pk=invitation.pk)
-        if getattr(held, column) is None and held.ended_at is None:
-            setattr(held, column, timezone.now())
-            held.save(update_fields=[column, "updated_at"])
+        written = [column for column in columns if getattr(held, column) is None]
+        if written and held.ended_at is None:
+            for column in written:
+                setattr(held, column, timezone.now())
+            held.save(update_fields=[*written, "updated_at"])
 
 
-def _shut(invitation: Invitation, closed: Closed, error: CodatError) -> Pressed:
+def _shut(invitation: Invitation, closed: Closed, error: CodatError | None) -> Pressed:
     """Staff are told once a day for each reason: every customer who presses meanwhile has the same one."""
     log.warning("door_closed", invitation=invitation.pk, why=closed.value, error=type(error).__name__)
+
+    def why() -> str:
+        return error.staff_message if error else gettext("no link was to be had for more than a minute.")
+
     with transaction.atomic():
         outbox.put(
             MailKind.DOOR_CLOSED,
             to=settings.CASE_NOTIFY_TO,
-            subject=lambda: gettext("Customers cannot connect: %(why)s") % {"why": error.staff_message},
-            context={"error": error, "company": invitation.company, "at": timezone.now()},
+            subject=lambda: gettext("Customers cannot connect: %(why)s") % {"why": why()},
+            context={"why": why, "company": invitation.company, "at": timezone.now()},
             key=f"door {closed.value} {timezone.now():%Y-%m-%d}",
         )
         queue.enqueue(queue.SEND_MAILS)

@@ -17,6 +17,12 @@ from feeds.models import CodatQuota
 
 HEADROOM = 0.5
 """Share of the limiter's burst that the background leaves to people."""
+WAITS = 10.0
+"""Seconds that a call waits for a slot of the limiter."""
+CUSTOMER_WAITS = 1.0
+"""Seconds that a customer's press waits for a slot of the limiter, or because Codat says so."""
+CUSTOMER_READS = 6.0
+"""Seconds that it waits for an answer. The page asks the customer to wait, and tries again by itself."""
 _QUOTA_EVERY = timedelta(seconds=1)
 
 
@@ -28,6 +34,11 @@ def client() -> CodatClient:
 def background_client() -> CodatClient:
     """The client of the poller: of the requests a minute it leaves some free, so that nobody waits behind it."""
     return _client(*_configured(), headroom=HEADROOM, on_quota=remember_quota)
+
+
+def customer_client() -> CodatClient:
+    """The client for a customer's press: whatever is slow, the web server's thread is soon free for somebody else."""
+    return _customer_client(*_configured())
 
 
 def listing_client(on_quota: Callable[[Quota], None]) -> CodatClient:
@@ -69,8 +80,22 @@ _client = cache(_new_client)
 
 
 @cache
-def _limiter(per_minute: int, headroom: float) -> SharedLimiter:
-    limiter = _make_limiter(per_minute, headroom)
+def _customer_client(base_url: str, api_key: str, connect: float, read: float, per_minute: int) -> CodatClient:
+    return CodatClient(
+        base_url,
+        api_key,
+        limiter=_limiter(per_minute, 0.0, max_wait=CUSTOMER_WAITS),
+        connect_timeout=min(connect, CUSTOMER_READS),
+        read_timeout=min(read, CUSTOMER_READS),
+        get_retries=1,
+        on_quota=remember_quota,
+        longest_wait=CUSTOMER_WAITS,
+    )
+
+
+@cache
+def _limiter(per_minute: int, headroom: float, *, max_wait: float = WAITS) -> SharedLimiter:
+    limiter = _make_limiter(per_minute, headroom, max_wait)
     _limiters.append(limiter)
     return limiter
 
@@ -84,9 +109,10 @@ def close() -> None:
         _limiters.pop().close()
     _limiter.cache_clear()
     _client.cache_clear()
+    _customer_client.cache_clear()
 
 
-def _make_limiter(per_minute: int, headroom: float) -> SharedLimiter:
+def _make_limiter(per_minute: int, headroom: float, max_wait: float) -> SharedLimiter:
     """Shared by all processes: through PostgreSQL where that is the database, else through a file beside SQLite's."""
     path, dsn = None, None
     if database.vendor == "postgresql":
@@ -95,7 +121,7 @@ def _make_limiter(per_minute: int, headroom: float) -> SharedLimiter:
         dsn = " ".join(f"{key}={_quoted(params[key])}" for key in wanted if params.get(key))
     else:
         path = settings.VAR_DIR / "limiter.sqlite3"
-    return make_limiter(sqlite_path=path, postgres_dsn=dsn, per_minute=per_minute, headroom=headroom)
+    return make_limiter(sqlite_path=path, postgres_dsn=dsn, per_minute=per_minute, max_wait=max_wait, headroom=headroom)
 
 
 def _quoted(value: object) -> str:

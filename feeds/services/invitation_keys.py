@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from django.conf import settings
 from django.db import transaction
@@ -22,11 +22,14 @@ from feeds import audit
 from feeds.audit import Actor
 from feeds.models import Invitation, InvitationKey
 from feeds.services.errors import Refused
-from feeds.states import InvitationEnd
 
+CUSTOMER = Actor(name="customer", source="connect page")
+"""Who acts where a customer does."""
 KEY_BYTES = 32
 SHOWN, MAILED, API = "screen", "mail", "api"
 """What a key was made for."""
+KEPT_FOR = timedelta(days=90)
+"""So long after its invitation would have run out, a key is known: a customer may still ask with it for a new link."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +63,18 @@ def _keep_newest(invitation: Invitation, made_for: str, at_most: int) -> None:
 
 
 def prune() -> int:
-    """Forget keys that open nothing any more; how many. A connected customer's opens the page until its days are over.
+    """Forget keys that have opened nothing for long; how many.
 
     Nobody sees a difference: a forgotten key is answered as a wrong one, and as before.
     """
-    over = Q(invitation__expires_at__lte=timezone.now()) | (
-        Q(invitation__ended_at__isnull=False) & ~Q(invitation__end=InvitationEnd.CONNECTED)
-    )
+    over = Q(invitation__expires_at__lte=timezone.now() - KEPT_FOR)
     spent = list(InvitationKey.objects.filter(over).values_list("pk", flat=True)[:1000])
     return InvitationKey.objects.filter(pk__in=spent).delete()[0]
+
+
+def ask(key: str) -> None:
+    """Note that the holder of `key` asks for a new link. As many queries whether or not the key was ever one."""
+    InvitationKey.objects.filter(digest=digest(key), asked_at__isnull=True).update(asked_at=timezone.now())
 
 
 def digest(key: str) -> str:

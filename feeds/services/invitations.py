@@ -11,13 +11,13 @@ from django.db import transaction
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from feeds import audit
+from feeds import audit, queue
 from feeds.audit import Actor
-from feeds.models import Company, Connection, Invitation, SourceAccount
-from feeds.services import customer_mails, link_need, mirror
+from feeds.models import Company, Connection, Invitation, InvitationKey, SourceAccount
+from feeds.services import customer_mails, link_need, mirror, outbox
 from feeds.services.errors import Refused
-from feeds.services.invitation_keys import refuse_unless_live
-from feeds.states import AccountStatus, ConnectionStatus, InvitationEnd, InvitationPurpose, Text
+from feeds.services.invitation_keys import CUSTOMER
+from feeds.states import AccountStatus, ConnectionStatus, InvitationEnd, InvitationPurpose, MailKind, Text
 
 
 def invite(
@@ -30,7 +30,10 @@ def invite(
     actor: Actor,
     days: int | None = None,
 ) -> Invitation:
-    """Make an invitation; one that still lives for the same purpose is replaced. `days`: how long it lives.
+    """Make an invitation; one that still lives for the same purpose is replaced.
+
+    `days`: how long it lives. `language`: of page and mails; "" lets the customer's browser decide, and mails are in
+    the company's.
 
     Raises Refused when the company no longer exists in Codat.
     """
@@ -102,12 +105,27 @@ def why_not_contact(company: Company, purpose: InvitationPurpose) -> Text:
 
 
 def revoke(invitation: Invitation, *, actor: Actor, reason: str) -> None:
-    """Its addresses open nothing from now on. Raises Refused when they already do not."""
+    """Its addresses open nothing from now on. Raises Refused when they already do not.
+
+    Of a connected customer's, which shows how it stands and gives no link, the keys are forgotten: how it ended stays.
+    """
     with transaction.atomic(), audit.acting(replace(actor, reason=reason)):
         invitation = _locked(invitation)
-        refuse_unless_live(invitation)
-        _end(invitation, InvitationEnd.REVOKED)
+        if why := why_not_revoke(invitation):
+            raise Refused(str(why))
+        if invitation.end == InvitationEnd.CONNECTED:
+            invitation.keys.all().delete()
+        else:
+            _end(invitation, InvitationEnd.REVOKED)
         audit.record("invitation_revoked", invitation, reason=reason)
+
+
+def why_not_revoke(invitation: Invitation) -> Text:
+    """Why there is nothing to withdraw; empty when some link of it may open the page."""
+    now = timezone.now()
+    if invitation.is_live(now) or (invitation.opens_page(now) and invitation.keys.exists()):
+        return ""
+    return _("This invitation opens nothing any more.")
 
 
 def renew(invitation: Invitation, *, actor: Actor, days: int | None = None) -> Invitation:
@@ -136,6 +154,40 @@ def end_expired() -> int:
                 _end(invitation, InvitationEnd.EXPIRED)
                 ended += 1
     return ended
+
+
+def tell_of_requests() -> int:
+    """Tell staff, once for each invitation, that its customer asks for a new link; how many were told of.
+
+    The customer's manager, or the team where there is none.
+    """
+    asked = InvitationKey.objects.filter(asked_at__isnull=False, staff_told=False)
+    told = 0
+    for invitation_id in set(asked.order_by("asked_at").values_list("invitation", flat=True)[:500]):
+        with transaction.atomic():
+            invitation = Invitation.objects.select_for_update().get(pk=invitation_id)
+            is_new = not invitation.keys.filter(staff_told=True).exists()
+            if invitation.keys.filter(asked_at__isnull=False, staff_told=False).update(staff_told=True) and is_new:
+                _tell_of_request(invitation)
+                told += 1
+    if told:
+        queue.enqueue(queue.SEND_MAILS)
+    return told
+
+
+def _tell_of_request(invitation: Invitation) -> None:
+    company = invitation.company
+    with audit.acting(CUSTOMER):
+        audit.record("invitation_link_asked_for", invitation)
+    manager = company.manager.email if company.manager is not None and company.manager.is_active else ""
+    outbox.put(
+        MailKind.LINK_ASKED,
+        to=[manager] if manager else settings.CASE_NOTIFY_TO,
+        subject=lambda: _("%(company)s asks for a new link") % {"company": company.legal_name},
+        context={"invitation": invitation, "company": company, "page": outbox.page_of(company)},
+        company=company,
+        key=f"invitation {invitation.pk} asked",
+    )
 
 
 # --- What follows from readings --------------------------------------------------------------------------------------

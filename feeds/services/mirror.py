@@ -19,7 +19,7 @@ from django.db import models
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from feeds import audit, mapping, states
+from feeds import audit, mapping, statements, states
 from feeds.codat import schemas
 from feeds.models import Company, Connection, SourceAccount, StatusEvent
 from feeds.services import link_need
@@ -65,7 +65,7 @@ def together() -> Iterator[None]:
         _batch.reset(token)
     now = timezone.now()
     audit.update_rows((before, row, {**changed, "updated_at": now}) for before, row, changed in batch.rows)
-    StatusEvent.objects.bulk_create(batch.events)
+    statements.insert_rows(batch.events)
 
 
 def apply_company(company: Company, reply: schemas.Company) -> None:

@@ -27,7 +27,7 @@ from django.utils.translation import gettext as _
 
 from feeds import audit, queue
 from feeds.audit import Actor
-from feeds.models import AccessGrant, Approval, CalloutVersion, Case, CaseEvent, Incident, Invitation, Mail
+from feeds.models import AccessGrant, Approval, CalloutVersion, Case, CaseEvent, Company, Incident, Invitation, Mail
 from feeds.services import invitation_keys, preferences
 from feeds.services.errors import Refused
 from feeds.states import CaseEventKind, MailKind, MailState
@@ -55,13 +55,15 @@ def put(
     subject: str | Callable[[], str],
     context: Mapping[str, Any],
     case: Case | None = None,
+    company: Company | None = None,
     key: str = "",
 ) -> bool:
     """Write a mail from the templates `feeds/mail/<kind>.txt` and `.html`; call inside the transaction of the change.
 
     Each is written to in their own language: one mail for each language among the addresses. A `subject` in words of
     ours is therefore a function, called when the language is known. With a `key`, a mail that exists already is not
-    written again. Nothing is written when there is nobody to send to. Whether one was written.
+    written again. `company`: whom it is about, when no `case` says so. Nothing is written when there is nobody to send
+    to. Whether one was written.
     """
     if not to or (key and Mail.objects.filter(key=key).exists()):
         return False
@@ -73,13 +75,21 @@ def put(
                 subject=subject if isinstance(subject, str) else subject(),
                 context=context,
                 case=case,
+                company=case.company if case is not None else company,
                 key=f"{key} {language}" if key and number else key,
             )
     return True
 
 
 def _write(
-    kind: MailKind, *, to: Sequence[str], subject: str, context: Mapping[str, Any], case: Case | None, key: str
+    kind: MailKind,
+    *,
+    to: Sequence[str],
+    subject: str,
+    context: Mapping[str, Any],
+    case: Case | None,
+    company: Company | None,
+    key: str,
 ) -> None:
     values = {**context, "subject": subject, "site_url": settings.SITE_URL}
     Mail.objects.create(
@@ -90,11 +100,12 @@ def _write(
         body=render_to_string(f"feeds/mail/{kind}.txt", values),
         html=render_to_string(f"feeds/mail/{kind}.html", values),
         case=case,
+        company=company,
         next_attempt_at=timezone.now(),
     )
 
 
-def page_of(row: Approval | AccessGrant | Case | Incident | CalloutVersion) -> str:
+def page_of(row: Company | Approval | AccessGrant | Case | Incident | CalloutVersion) -> str:
     """The address of the row's page in the back office."""
     return settings.SITE_URL + reverse(f"admin:feeds_{row._meta.model_name}_change", args=[row.pk])
 
@@ -148,7 +159,7 @@ def prune() -> int:
     (digests, mails to the team) for `KEEP_TEAM_MAILS`.
     """
     now = timezone.now()
-    of_team = Q(case=None, invitation=None, updated_at__lt=now - KEEP_TEAM_MAILS)
+    of_team = Q(company=None, updated_at__lt=now - KEEP_TEAM_MAILS)
     of_customers = Q(updated_at__lt=now - timedelta(days=settings.AUDIT_RETENTION_DAYS))
     return Mail.objects.filter(of_team | of_customers, state__in=(MailState.SENT, MailState.HELD)).delete()[0]
 

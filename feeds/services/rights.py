@@ -243,9 +243,9 @@ TABLE: tuple[Line, ...] = (
     Screen("feeds.driftreport", "nightly comparisons with Codat", see=SUPPORT | AUDITOR | ADMIN),
     Screen("feeds.driftfinding", "differences with Codat", see=SUPPORT | AUDITOR | ADMIN),
     Action("feeds.driftfinding", "adopt", SUPPORT | ADMIN),
-    Screen("feeds.mail", "mails, and what was not delivered", see=SUPPORT | ADMIN),
+    Screen("feeds.mail", "mails, and what was not delivered", see=RM | SUPPORT | ADMIN),
     Action("feeds.mail", "send-again", SUPPORT | ADMIN),
-    Action("feeds.mail", "note-bounce", SUPPORT | ADMIN),
+    Action("feeds.mail", "note-bounce", RM | SUPPORT | ADMIN),
     # --- History: whoever runs the product does not also carry it away. ---
     Screen("feeds.auditentry", "the change history", see=READERS, history=NOBODY),
     Page("admin:feeds_auditentry_story", "the whole story of one object", READERS, sample={"kind": "feeds.company"}),

@@ -58,7 +58,9 @@ _REPAIR = frozenset(
     }
 )
 _WORK_THE_INBOX = frozenset({"feeds.view_webhookevent", "feeds.reapply_webhook"})
-_WORK_THE_OUTBOX = frozenset({"feeds.view_mail", "feeds.resend_mail"})
+# Who works no cases sees only mails to customers, and of those only to their own.
+_SEE_MAILS = frozenset({"feeds.view_mail"})
+_WORK_THE_OUTBOX = _SEE_MAILS | {"feeds.resend_mail"}
 _SEE_CASES = frozenset({"feeds.view_case", "feeds.view_incident", "feeds.view_statusevent"})
 _WORK_CASES = _SEE_CASES | {"feeds.work_case", "feeds.release_incident"}
 _SEE_CALLOUTS = frozenset({"feeds.view_calloutversion"})
@@ -98,6 +100,7 @@ _SEE_API_KEYS = frozenset({"feeds.view_apikey"})
 ROLES: dict[str, frozenset[str]] = {
     RELATIONSHIP_MANAGERS: (
         _SEE_CUSTOMERS | _HAND_OVER_LINKS | _ONBOARD | _KEEP_THE_CALLOUT | _DECIDE | _SEE_EMERGENCIES
+        | _SEE_MAILS
         | {"feeds.rename_sourceaccount", "feeds.take_company", "feeds.break_glass", "feeds.end_accessgrant"}
     ),
     SUPPORT: (

@@ -31,7 +31,7 @@ from feeds.states import SeenBy
 log = structlog.get_logger(__name__)
 
 NAME = "sweep"
-ONE_TRANSACTION = 50
+ONE_TRANSACTION = 200
 """Changed companies written together: enough to be quick, few enough that nobody waits long for their locks."""
 BELIEVABLE_LOSS = 10
 """So many companies may be gone at once. More, when it is also more than half of all, is the wrong key or a fault."""
@@ -207,8 +207,13 @@ def _write(changed: Sequence[tuple[int, dict[str, Any]]], read_at: datetime) -> 
             _write([one], read_at)
 
 
+_OF_A_COMPANY = ("codat_id", "codat_name", "gone_at", "read_at", "onboarding_state", "onboarding_error", "legal_name")
+"""What is looked at where only its connection has changed; the rest is fetched when it is needed."""
+
+
 def _write_together(changed: Mapping[int, dict[str, Any]], read_at: datetime) -> None:
-    companies = {company.pk: company for company in Company.objects.select_for_update().filter(pk__in=changed)}
+    ours = Company.objects.select_for_update().filter(pk__in=changed).only(*_OF_A_COMPANY)
+    companies = {company.pk: company for company in ours}
     held: dict[int, dict[str, Connection]] = {pk: {} for pk in companies}
     for connection in Connection.objects.filter(company__in=companies).order_by("pk"):
         connection.company = companies[connection.company_id]

@@ -42,8 +42,6 @@ CLAIM = 10
 """Connections claimed at once: few, so that workers share evenly, and what a killed one held is soon read."""
 PATIENCE = timedelta(seconds=3)
 """How long another task waits for a worker before a poll gives way to it."""
-CUSTOMER_PATIENCE = 12.0
-"""Seconds a customer's press waits for whoever holds the company: mostly their own other press."""
 CALLS_EACH = 2
 """Calls that one reading takes at most, when nothing has to be tried again."""
 CODAT_IS_CLOSED = (Unreachable, RateLimited, LimiterBusy, Unauthorized, PaymentRequired)
@@ -198,13 +196,15 @@ def _shown(row: Connection | SourceAccount) -> str:
     return str(row.status_meaning.label)
 
 
-def hand_over_link(company: Company, connection: Connection, *, actor: Actor, reuse_for: timedelta) -> str:
+def hand_over_link(
+    company: Company, connection: Connection, *, actor: Actor, reuse_for: timedelta, patience: float
+) -> str:
     """A link for the customer who waits for it now: the one we hold if it lives `reuse_for` longer, else a fresh one.
 
     Asks only when it must, because a fresh link may kill the one that the customer has open. Raises CodatError, and
-    Refused when a worker holds the company for long, or when Codat gives no link.
+    Refused when somebody holds the company for more than `patience` seconds, or when Codat gives no link.
     """
-    held = leases.hold(company.pk, patience=CUSTOMER_PATIENCE)
+    held = leases.hold(company.pk, patience=patience)
     with audit.acting(actor), held as token, mirror.seen_by(SeenBy.ACTION):
         connection.refresh_from_db()
         if not connection.has_live_link(timezone.now() + reuse_for):
@@ -222,7 +222,7 @@ def hand_over_link(company: Company, connection: Connection, *, actor: Actor, re
 
 
 def _fetch_link(company: Company, connection: Connection, token: uuid.UUID) -> None:
-    _read_connections(gateway.client(), company, token, keep_new_link=True)
+    _read_connections(gateway.customer_client(), company, token, keep_new_link=True)
     with transaction.atomic(durable=True):
         readings.after_reading(leases.lock(company.pk, token))
     connection.refresh_from_db()

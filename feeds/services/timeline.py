@@ -359,7 +359,7 @@ def _case_entry(event: CaseEvent, place: Place) -> Entry:
 
 
 # --- Invitations ----------------------------------------------------------------------------------------------------
-_SHOWN_TO_STAFF = "invitation_link_made"
+_SHOWN_TO_STAFF, _ASKED_FOR = "invitation_link_made", "invitation_link_asked_for"
 _REACHED: tuple[tuple[str, InvitationState, Text], ...] = (
     ("connected_at", InvitationState.CONNECTED, gettext_lazy("The invited customer has connected every account")),
     ("linked_at", InvitationState.LINKED, gettext_lazy("The invited customer has linked QuickBooks")),
@@ -379,6 +379,7 @@ def _invitation_rows(subject: _Subject) -> QuerySet[AuditEntry]:
     """An invitation is the company's, so its connection tells of it as well."""
     kind = ContentType.objects.get_for_model(Invitation)
     told = Q(action=AuditEntry.Action.CREATE) | Q(event=_SHOWN_TO_STAFF, additional_data__made_for="screen")
+    told |= Q(event=_ASKED_FOR)
     for column in ("end", *(column for column, _state, _title in _REACHED)):
         told |= Q(fields__contains=f",{column},")
     rows: QuerySet[AuditEntry] = AuditEntry.objects.filter(company_id=subject.company_id, content_type=kind)
@@ -403,6 +404,9 @@ def _what_became(entry: AuditEntry) -> tuple[Text, Tone, Text, Text]:
     """Title, tone, meaning and next step of an entry about an invitation."""
     if entry.action == AuditEntry.Action.CREATE:
         return _("Invited: %s") % entry.object_repr, Tone.NEUTRAL, "", ""
+    if entry.event == _ASKED_FOR:
+        asked, why = _("The customer asks for a new link"), _("The one they have does not work any more.")
+        return asked, Tone.WARNING, why, _("Invite the customer anew, or call.")
     if entry.event:
         return _("The invitation's link was shown"), Tone.NEUTRAL, "", ""
     for column, state, title in _REACHED:

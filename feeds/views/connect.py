@@ -33,7 +33,7 @@ HEADERS = {
     "X-Robots-Tag": "noindex, nofollow, noarchive",
     "Cross-Origin-Opener-Policy": "same-origin",
 }
-_STATUS = {Closed.PREPARING: 200, Closed.BUSY: 503, Closed.CODAT_DOWN: 503, Closed.FAULT: 503}
+_STATUS = {Closed.PREPARING: 200, Closed.MOMENT: 200, Closed.BUSY: 503, Closed.CODAT_DOWN: 503, Closed.FAULT: 503}
 
 
 def for_customers(view: View) -> View:
@@ -64,12 +64,16 @@ def for_customers(view: View) -> View:
 @for_customers
 @sensitive_variables("key")
 def connect(request: HttpRequest, key: str) -> HttpResponse:
-    """GET: what will happen, and the button. POST: on to Codat, with a link fetched this moment (303)."""
-    invitation = door.find(key, address=_address(request))
+    """GET: what will happen, and the button. POST: on to Codat, with a link fetched this moment (303).
+
+    With a key that opens nothing the button asks for a new link.
+    """
+    presses = request.method == "POST"
+    invitation = door.find(key, address=_address(request), asks=presses)
     if invitation is None:
-        return _page(request, "connect/no_such.html", {}, status=404)
+        return _page(request, "connect/asked.html" if presses else "connect/no_such.html", {}, status=404)
     with translation.override(_language(request, invitation)):
-        if request.method == "POST":
+        if presses:
             return _press(request, key, invitation)
         return _shown(request, key, invitation)
 
@@ -102,21 +106,30 @@ def _shown(request: HttpRequest, key: str, invitation: Invitation) -> HttpRespon
 
 
 def _press(request: HttpRequest, key: str, invitation: Invitation) -> HttpResponse:
-    pressed = door.press(invitation)
+    tries = _tries(request)
+    pressed = door.press(invitation, tries=tries)
     if pressed.closed is None:
         # 303: the browser asks for Codat's page with GET, and Back does not press again.
         return HttpResponse(status=303, headers={"Location": pressed.url})
-    if pressed.closed is Closed.CONNECTED:
+    if pressed.closed in (Closed.CONNECTED, Closed.FINISHED):
         # Another device was quicker, or the page was older than it looked.
         return _shown(request, key, invitation)
-    context: dict[str, object] = {"page": door.page(invitation), "closed": pressed.closed}
+    context: dict[str, object] = {"closed": pressed.closed, "again_after": pressed.again_after, "tries": tries + 1}
     return _page(request, "connect/closed.html", context, status=_STATUS[pressed.closed])
 
 
+def _tries(request: HttpRequest) -> int:
+    """How often the page has pressed again by itself: it says so. 0 for the customer's own press."""
+    said = request.POST.get("tries", "")
+    return int(said) if said in map(str, range(1, door.TRIES + 1)) else 0
+
+
 def _language(request: HttpRequest, invitation: Invitation) -> str:
-    """As the switch on the page says, else the invitation's."""
+    """As the switch on the page says, else the invitation's, else what the browser asks for."""
     asked = request.GET.get("lang", "")
-    return asked if asked in Language.values else invitation.language
+    if asked in Language.values:
+        return asked
+    return invitation.language or translation.get_language() or Language.EN
 
 
 def _page(request: HttpRequest, template: str, context: dict[str, object], *, status: int = 200) -> HttpResponse:

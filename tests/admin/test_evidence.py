@@ -70,11 +70,12 @@ def company() -> Company:
     now = timezone.now()
     Mail.objects.create(
         kind=MailKind.INVITATION, to="alex@maple.example", subject="Connect your feed", html="",
-        body=f"Here: {outbox.LINK_MARK}", invitation=invitation, state=MailState.SENT, sent_at=now,
+        body=f"Here: {outbox.LINK_MARK}", invitation=invitation, company=company,
+        state=MailState.SENT, sent_at=now,
     )  # fmt: skip
     Mail.objects.create(
         kind=MailKind.BROKE, to="sam@bank.example", subject="Feed broke: Maple", body="It broke.", html="", case=case,
-        state=MailState.SENT, sent_at=now,
+        company=company, state=MailState.SENT, sent_at=now,
     )  # fmt: skip
     return company
 

@@ -230,6 +230,35 @@ def test_withdrawing_asks_why_and_closes_every_link(staff: Client) -> None:
     assert AuditEntry.objects.get(event="invitation_revoked").reason == "Wrong person."
 
 
+def test_a_connected_customers_invitation_can_be_withdrawn_and_stays_connected(staff: Client) -> None:
+    invitation = InvitationFactory(company=CompanyFactory(in_codat=True))
+    link = re.search(r"/connect/[\w-]{43}", staff.post(url(invitation, "show-address")).content.decode())
+    assert link is not None
+    now = timezone.now()
+    Invitation.objects.update(connected_at=now, ended_at=now, end=InvitationEnd.CONNECTED)
+    assert Client().get(link[0]).status_code == 200
+    assert "They connect nothing any more." in page(staff, invitation)
+    assert press(staff, invitation, "revoke", reason="The contact has left.") == [
+        "The invitation is withdrawn: its links open nothing any more."
+    ]
+    assert Client().get(link[0]).status_code == 404
+    invitation.refresh_from_db()
+    assert (invitation.state, invitation.end) == (InvitationState.CONNECTED, InvitationEnd.CONNECTED)
+    assert AuditEntry.objects.get(event="invitation_revoked").reason == "The contact has left."
+    assert press(staff, invitation, "revoke", reason="Again.") == [ENDED]
+    assert ENDED in page(staff, invitation)
+    assert press(staff, invitation, "show-address") == [ENDED]
+
+
+def test_what_follows_the_browser_says_so_and_is_mailed_in_the_companys_language(staff: Client) -> None:
+    company = CompanyFactory(language="fr")
+    staff.post(url(company, "invite"), FORM | {"language": ""})
+    invitation = Invitation.objects.get()
+    assert invitation.language == ""
+    assert "as the customer&#x27;s browser asks; mails in the company&#x27;s" in page(staff, invitation)
+    assert "Bonjour Alex Doe" in staff.get(url(invitation, "send")).context["preview"]
+
+
 def test_renewing_makes_another_to_the_same_person(staff: Client) -> None:
     old = InvitationFactory(language="fr", purpose="reconnect", expires_at=timezone.now() - timedelta(days=1))
     assert press(staff, old, "renew") == ["The new invitation is made. Now send it by mail, or show its link."]

@@ -6,18 +6,30 @@ from smtplib import SMTPServerDisconnected
 from typing import Any
 
 import pytest
+from django.contrib.auth.models import User
 from django.core import mail as sent_mails
 from django.core.mail.backends.locmem import EmailBackend
+from django.db import connection as database
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 from django_q.models import OrmQ
+from pytest_django.fixtures import Settings
 
 from feeds.models import AuditEntry, Mail
 from feeds.services import outbox
 from feeds.services.roles import ADMINISTRATORS, COMPLIANCE_AUDITORS, RELATIONSHIP_MANAGERS, SUPPORT
 from feeds.states import MailKind, MailState
-from tests.factories import CaseFactory, CompanyFactory, ConnectionFactory, IncidentFactory, MailFactory, UserFactory
+from tests.factories import (
+    CaseFactory,
+    CompanyFactory,
+    ConnectionFactory,
+    IncidentFactory,
+    InvitationFactory,
+    MailFactory,
+    UserFactory,
+)
 from tests.queue_drain import drain
 
 pytestmark = pytest.mark.django_db
@@ -26,9 +38,9 @@ LIST = reverse("admin:feeds_mail_changelist")
 
 
 def browser(*permissions: str) -> Client:
-    """Someone signed in who sees mails."""
+    """Someone signed in who sees mails, those to colleagues too."""
     client = Client()
-    client.force_login(UserFactory(permissions=["feeds.view_mail", *permissions]))
+    client.force_login(UserFactory(permissions=["feeds.view_mail", "feeds.view_case", *permissions]))
     return client
 
 
@@ -155,15 +167,97 @@ class TestWhatIsShown:
             assert list(answer.context["cl"].result_list) == [wanted], query
 
     def test_who_may_see_and_who_may_send(self) -> None:
-        for role, sees in (
-            (SUPPORT, True),
-            (ADMINISTRATORS, True),
-            (COMPLIANCE_AUDITORS, False),
-            (RELATIONSHIP_MANAGERS, False),
+        for role, sees, sends in (
+            (SUPPORT, True, True),
+            (ADMINISTRATORS, True, True),
+            (COMPLIANCE_AUDITORS, False, False),
+            (RELATIONSHIP_MANAGERS, True, False),
         ):
             user = UserFactory(role=role)
             assert user.has_perm("feeds.view_mail") is sees
-            assert user.has_perm("feeds.resend_mail") is sees
+            assert user.has_perm("feeds.resend_mail") is sends
+
+
+class TestOwnCustomers:
+    """A manager sees what the customers they look after were told, and notes what came back."""
+
+    @pytest.fixture(autouse=True)
+    def _each_their_own(self, settings: Settings) -> None:
+        settings.RM_SEES_ALL_CUSTOMERS = False
+
+    @pytest.fixture
+    def robin(self) -> User:
+        """A manager."""
+        user: User = UserFactory(role=RELATIONSHIP_MANAGERS)
+        return user
+
+    @pytest.fixture
+    def manager(self, robin: User) -> Client:
+        """Their browser."""
+        client = Client()
+        client.force_login(robin)
+        return client
+
+    def test_the_list_holds_mails_to_them_and_no_others(self, manager: Client, robin: User) -> None:
+        own, nobodys = to_customer(manager=robin), to_customer(manager=None)
+        others, to_staff, digest = to_customer(manager=UserFactory()), about_case(manager=robin), MailFactory(case=None)
+        assert list(manager.get(LIST).context["cl"].result_list) == [nobodys, own]
+        for hidden in (others, to_staff, digest):
+            answer = manager.get(reverse("admin:feeds_mail_change", args=[hidden.pk]))
+            assert answer.status_code == 302
+        assert own.body in page(manager, own)
+
+    def test_they_are_found_by_the_customers_name_and_number(self, manager: Client, robin: User) -> None:
+        wanted = to_customer(manager=robin, legal_name="Zinnia Dental Ltd.", customer_number="C-77")
+        to_customer(manager=robin)
+        to_customer(manager=UserFactory(), legal_name="Zinnia Bakery Inc.")
+        for term in ("Zinnia", "C-77"):
+            assert list(manager.get(LIST, {"q": term}).context["cl"].result_list) == [wanted]
+
+    def test_who_may_see_every_customer_but_works_no_cases_sees_no_mail_to_staff(
+        self, manager: Client, robin: User, settings: Settings
+    ) -> None:
+        settings.RM_SEES_ALL_CUSTOMERS = True
+        others = to_customer(manager=UserFactory())
+        about_case(manager=robin)
+        assert list(manager.get(LIST).context["cl"].result_list) == [others]
+
+    def test_they_note_that_one_came_back_and_send_none_again(self, manager: Client, robin: User) -> None:
+        own, others = to_customer(manager=robin), to_customer(manager=UserFactory())
+        for mail, status in ((own, 302), (others, 404)):
+            noted = manager.post(reverse("admin:feeds_mail_action", args=[mail.pk, "note-bounce"]))
+            assert noted.status_code == status
+            mail.refresh_from_db()
+            assert (mail.bounced_at is not None) is (mail == own)
+        assert manager.post(action_url(own)).status_code == 403
+
+    def test_the_list_takes_a_query_for_the_companies_and_not_one_for_each(
+        self, manager: Client, robin: User, django_assert_num_queries: Any
+    ) -> None:
+        to_customer(manager=robin)
+        manager.get(LIST)
+        with CaptureQueriesContext(database) as one:
+            manager.get(LIST)
+        for _ in range(9):
+            to_customer(manager=robin)
+        with django_assert_num_queries(len(one)):
+            assert len(manager.get(LIST).context["cl"].result_list) == 10
+
+
+def to_customer(**company: Any) -> Mail:
+    """A mail that went to a customer."""
+    invitation = InvitationFactory(company=CompanyFactory(**company))
+    mail: Mail = MailFactory(
+        case=None, invitation=invitation, kind=MailKind.INVITATION, state=MailState.SENT, sent_at=timezone.now()
+    )
+    return mail
+
+
+def about_case(**company: Any) -> Mail:
+    """A mail to staff about a customer's case."""
+    connection = ConnectionFactory(company=CompanyFactory(in_codat=True, **company))
+    mail: Mail = MailFactory(case=CaseFactory(connection=connection))
+    return mail
 
 
 def test_a_failed_mail_is_led_to_from_system_health() -> None:

@@ -31,6 +31,7 @@ from rich.table import Table  # noqa: E402
 
 from tests.bench import (  # noqa: E402  # they register themselves
     auditor,  # noqa: F401
+    door,  # noqa: F401
     history,  # noqa: F401
     limiter,  # noqa: F401
     onboarding,  # noqa: F401
@@ -70,6 +71,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--deliveries", type=int, default=10_000, help="webhooks to deliver")
     parser.add_argument("--accounts", type=int, default=1_000_000, help="source accounts behind the worklist")
     parser.add_argument("--cases", type=int, default=20_000, help="open cases on the worklist")
+    parser.add_argument("--customers", type=int, default=200, help="customers at the door at once")
+    parser.add_argument("--seconds", type=int, default=60, help="how long they keep coming, each of two times")
     return parser
 
 

@@ -30,6 +30,8 @@ class Options:
     deliveries: int
     accounts: int
     cases: int
+    customers: int
+    seconds: int
 
 
 Bench = Callable[[Options], Iterator[Figure]]

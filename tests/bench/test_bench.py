@@ -39,6 +39,18 @@ def test_the_sweep_and_the_worklist_run_in_small_each_on_an_empty_database(tmp_p
     assert [it["note"] for it in figures if it["bench"] == "worklist" and "as with few" not in it["note"]] == []
 
 
+def test_customers_come_to_the_door_in_small_and_codats_limits_hold(tmp_path: Path) -> None:
+    ran = bench("door", "--customers", "6", "--seconds", "1", "--json", str(tmp_path / "figures.json"))
+    assert ran.returncode == 0, ran.stderr
+    figures = json.loads((tmp_path / "figures.json").read_text())["figures"]
+    opened = [it["value"] for it in figures if it["figure"] == "links that opened"]
+    calls = [it["value"] for it in figures if it["figure"] == "calls to Codat in the busiest minute"]
+    assert len(opened) == 2
+    # Links that live are handed out again; the others are fetched each time.
+    assert calls[0] <= 6 <= opened[0]
+    assert calls[1] == opened[1] >= 6
+
+
 def test_an_unknown_name_is_refused_with_the_known_ones() -> None:
     refused = bench("speed")
     assert refused.returncode == 2

@@ -26,7 +26,8 @@ from typing import Any
 import requests
 
 from tests.bench.registry import Figure, Options, bench
-from tests.sandbox_process import ROOT, WEBHOOK_SECRET, SandboxProcess, free_port
+from tests.bench.web import Web
+from tests.sandbox_process import ROOT, WEBHOOK_SECRET, SandboxProcess
 
 DUPLICATES, FORGED, HELD_BACK = 0.30, 0.01, 0.30
 """Shares: of the genuine deliveries, of all, and of a round's deliveries that come with the next round."""
@@ -203,7 +204,7 @@ def measure(folder: Path, deliveries: int) -> dict[str, Any]:
     try:
         worker.start()
         web.start()
-        return _measure(sandbox, web.url, deliveries)
+        return _measure(sandbox, f"{web.url}/webhooks/codat", deliveries)
     finally:
         web.stop()
         worker.kill_everything()
@@ -218,41 +219,6 @@ def _make_database(folder: Path) -> None:
     name = str(folder / "bench.sqlite3") if connection.vendor == "sqlite" else f"bench_{values['NAME']}_{os.getpid()}"
     values["TEST"] = {**values["TEST"], "NAME": name}
     connection.creation.create_test_db(verbosity=0, autoclobber=True, serialize=False)
-
-
-class Web:
-    """One gunicorn, as in the Procfile."""
-
-    def __init__(self, environment: dict[str, str], log: Path) -> None:
-        self.environment = environment
-        self.log = log
-        self.address = f"127.0.0.1:{free_port()}"
-        self.url = f"http://{self.address}/webhooks/codat"
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        """Start it and wait until it answers."""
-        options = ["--bind", self.address, "--workers", "2", "--threads", "4", "--worker-class", "gthread"]
-        command = [sys.executable, "-m", "gunicorn", "backoffice.wsgi", *options, "--no-control-socket"]
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(command, cwd=ROOT, env=self.environment, stdout=log, stderr=log)
-        deadline = time.monotonic() + 30
-        while not self._answers():
-            if time.monotonic() > deadline:
-                raise RuntimeError(f"gunicorn did not start:\n{self.log.read_text()}")
-            time.sleep(0.1)
-
-    def _answers(self) -> bool:
-        try:
-            return requests.get(f"http://{self.address}/healthz", timeout=1).ok
-        except requests.RequestException:
-            return False
-
-    def stop(self) -> None:
-        """End it."""
-        if self.process is not None:
-            self.process.terminate()
-            self.process.wait(timeout=30)
 
 
 def _measure(sandbox: SandboxProcess, url: str, deliveries: int) -> dict[str, Any]:

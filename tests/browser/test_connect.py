@@ -5,21 +5,30 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from urllib.parse import urlsplit
 
 import pytest
 from django.core import mail
 from django.core.mail import EmailMessage
 from django.db import connection as database
+from django.utils import timezone
 from playwright.sync_api import expect
 from pytest_django.fixtures import Settings
 
 from feeds import tasks
 from feeds.models import Company, Connection, Invitation, Mail
-from feeds.services import onboarding
+from feeds.services import door, invitation_keys, onboarding
 from feeds.services.roles import RELATIONSHIP_MANAGERS
-from feeds.states import InvitationState
+from feeds.states import InvitationState, MailKind
 from tests.browser.conftest import Screens
-from tests.factories import CalloutVersionFactory, CompanyFactory, SourceAccountFactory, UserFactory
+from tests.factories import (
+    CalloutVersionFactory,
+    CompanyFactory,
+    InvitationFactory,
+    SourceAccountFactory,
+    UserFactory,
+)
 from tests.sandbox_process import SandboxProcess
 from tests.services.grid import RM
 
@@ -33,6 +42,9 @@ WORDS = {
         "continue": "Continue",
         "connect": "Connect",
         "done": "Your bank feed is connected",
+        "moment": "One moment, please",
+        "ask": "Ask for a new link",
+        "asked": "Your request is noted",
     },
     "fr": {
         "hello": "Bonjour Alex Doe",
@@ -41,6 +53,9 @@ WORDS = {
         "continue": "Continuer",
         "connect": "Connecter",
         "done": "Votre flux bancaire est connecté",
+        "moment": "Un instant, s’il vous plaît",
+        "ask": "Demander un nouveau lien",
+        "asked": "Votre demande est notée",
     },
 }
 CALLOUT = {"en": "Have your QuickBooks password ready.", "fr": "Préparez votre mot de passe QuickBooks."}
@@ -130,7 +145,53 @@ def test_a_customer_is_invited_and_connects_while_everything_is_polled(
     page.goto(link)
     expect(page.get_by_role("heading", name=words["done"])).to_be_visible(timeout=20_000)
     customer.check(f"connect-done-{language}", picture=True)
+    desk.page.reload()
+    desk.check(f"connect-done-{language}-desktop", picture=True)
     assert Invitation.objects.get().state == InvitationState.CONNECTED
     staff.open(f"/admin/feeds/invitation/{Invitation.objects.get().pk}/change/")
     expect(staff.page.get_by_text("Every account is connected.")).to_be_visible()
     staff.check("invitation")
+
+
+@pytest.mark.parametrize("language", ["en", "fr"])
+def test_in_a_crowd_the_page_goes_on_by_itself_and_a_link_that_has_ended_asks_for_another(
+    window: Callable[..., Screens],
+    live_server: object,
+    settings: Settings,
+    codat: SandboxProcess,
+    drain_queue: Callable[[], int],
+    language: str,
+) -> None:
+    settings.CASE_NOTIFY_TO = ["support@bank.example"]
+    words = WORDS[language]
+    company: Company = CompanyFactory(legal_name="Maple Dental Ltd.", language=language)
+    SourceAccountFactory(company=company, name="Operating", account_number="4000100001")
+    onboarding.request(company, actor=RM)
+    drain_queue()
+    company.connections.update(link_url="", link_expires_at=None)
+    invitation = InvitationFactory(company=company, language="")
+    made = invitation_keys.address(invitation, made_for=invitation_keys.SHOWN, actor=RM)
+    path = urlsplit(made.url).path
+
+    customer = window(width=360, locale={"en": "en-CA", "fr": "fr-CA"}[language])
+    page = customer.page
+    customer.open(path)
+    assert page.locator("html").get_attribute("lang") == language
+    with ExitStack() as crowd:
+        for _ in range(settings.PRESSES_AT_ONCE):
+            crowd.enter_context(door._place_to_wait())
+        page.get_by_role("button", name=words["button"]).click()
+        expect(page.get_by_role("heading", name=words["moment"])).to_be_visible()
+        customer.check(f"connect-moment-{language}")
+    expect(page.get_by_role("button", name="Get credentials")).to_be_visible()
+
+    Invitation.objects.update(expires_at=timezone.now())
+    customer.open(path)
+    customer.problems.clear()  # the console names the answer's status
+    customer.check(f"connect-no-such-{language}", picture=True)
+    page.get_by_role("button", name=words["ask"]).click()
+    expect(page.get_by_role("heading", name=words["asked"])).to_be_visible()
+    customer.problems.clear()
+    customer.check(f"connect-asked-{language}")
+    tasks.end_invitations()
+    assert Mail.objects.get(kind=MailKind.LINK_ASKED).company == company

@@ -82,15 +82,18 @@ def test_only_the_last_four_digits_of_an_account_number_are_kept() -> None:
     ("number", "shown"),
     [
         ("000123456789", "••••6789"),
-        ("1234567890", "••••890"),
+        ("1234567890", "••••7890"),
+        ("12345678", "••••5678"),
+        ("1234567", "••••567"),
         ("123456", "••••56"),
         ("12345", "••••5"),
+        ("1234", "••••"),
         ("12", "••••"),
         ("", ""),
         ("  000123456789 ", "••••6789"),
     ],
 )
-def test_a_mask_shows_at_most_four_and_at_most_a_third(number: str, shown: str) -> None:
+def test_a_mask_shows_the_last_four_and_hides_at_least_four(number: str, shown: str) -> None:
     assert redaction.mask(number) == shown
 
 

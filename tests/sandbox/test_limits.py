@@ -1,7 +1,8 @@
-"""The API key, the quota of the day and the limit of the minute."""
+"""The API key, the quota of the day, the limit of the minute and that of one company."""
 
 import base64
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -103,6 +104,32 @@ def test_a_client_has_so_many_requests_a_minute(start: Start) -> None:
     assert refused
     assert answers[0].status_code == 200
     assert 1 <= int(refused[0].headers["Retry-After"]) <= 60
+
+
+def test_one_company_is_asked_about_so_many_times_at_once(start: Start) -> None:
+    sandbox = start("--per-company", "2", "--latency-ms", "500")
+    one, other = Customer(sandbox, "a"), Customer(sandbox, "b")
+    paths = [f"{one.company_path}/connections"] * 4 + [f"{other.company_path}/connections"]
+    with ThreadPoolExecutor(len(paths)) as pool:
+        statuses = list(pool.map(lambda path: call(sandbox, "GET", path).status_code, paths))
+    assert sorted(statuses[:4]) == [200, 200, 429, 429]
+    assert statuses[4] == 200
+    pressure = sandbox.pressure()
+    assert pressure["mostAtOnceForACompany"] >= 3
+    assert pressure["refused"] == 2
+    assert call(sandbox, "GET", paths[0]).status_code == 200
+
+
+def test_the_pressure_on_the_limits_is_counted_and_can_be_forgotten(start: Start) -> None:
+    sandbox = start("--per-minute", "3")
+    sandbox.control("DELETE", "pressure")
+    for _ in range(3):
+        assert call(sandbox, "GET", "/companies").status_code == 200
+    expected = {"requests": 3, "mostInAMinute": 3, "mostAtOnceForACompany": 0, "refused": 0}
+    assert sandbox.pressure() == expected
+    sandbox.control("DELETE", "pressure")
+    assert sandbox.pressure() == dict.fromkeys(expected, 0)
+    assert call(sandbox, "GET", "/companies").status_code == 200
 
 
 def limit(sandbox: SandboxProcess) -> int:

@@ -28,8 +28,8 @@ def path_of(invitation: Invitation) -> str:
 
 def test_what_has_run_out_is_written_down_once() -> None:
     over, live = InvitationFactory(expires_at=timezone.now()), InvitationFactory()
-    assert tasks.end_invitations() == "1 ended, 0 keys forgotten"
-    assert tasks.end_invitations() == "0 ended, 0 keys forgotten"
+    assert tasks.end_invitations() == "1 ended, 0 asked for a new link, 0 keys forgotten"
+    assert tasks.end_invitations() == "0 ended, 0 asked for a new link, 0 keys forgotten"
     over.refresh_from_db()
     live.refresh_from_db()
     assert (over.state, over.end, live.end) == (InvitationState.EXPIRED, InvitationEnd.EXPIRED, "")
@@ -37,19 +37,21 @@ def test_what_has_run_out_is_written_down_once() -> None:
     assert (entry.fields, entry.actor_name) == (",end,ended_at,", "worker")
 
 
-def test_keys_of_invitations_that_have_ended_are_forgotten_and_the_answer_stays() -> None:
+def test_keys_are_forgotten_long_after_their_invitation_and_the_answer_stays() -> None:
     client = Client()
-    revoked, expired, live = InvitationFactory.create_batch(3)
+    revoked, expired, long_expired, live = InvitationFactory.create_batch(4)
     connected = InvitationFactory(company=CompanyFactory(in_codat=True))
-    paths = {it.pk: path_of(it) for it in (revoked, expired, live, connected)}
+    paths = {it.pk: path_of(it) for it in (revoked, expired, long_expired, live, connected)}
     invitations.revoke(revoked, actor=RM, reason="Wrong person.")
-    Invitation.objects.filter(pk=expired.pk).update(expires_at=timezone.now())
     now = timezone.now()
+    Invitation.objects.filter(pk=expired.pk).update(expires_at=now)
+    Invitation.objects.filter(pk=long_expired.pk).update(expires_at=now - invitation_keys.KEPT_FOR)
     Invitation.objects.filter(pk=connected.pk).update(connected_at=now, ended_at=now, end=InvitationEnd.CONNECTED)
-    before = client.get(paths[revoked.pk])
+    before = client.post(paths[long_expired.pk])
     tasks.end_invitations()
-    assert set(InvitationKey.objects.values_list("invitation", flat=True)) == {live.pk, connected.pk}
-    after = client.get(paths[revoked.pk])
+    kept = {revoked.pk, expired.pk, live.pk, connected.pk}
+    assert set(InvitationKey.objects.values_list("invitation", flat=True)) == kept
+    after = client.post(paths[long_expired.pk])
     assert (before.status_code, before.content) == (after.status_code, after.content)
     assert client.get(paths[live.pk]).status_code == client.get(paths[connected.pk]).status_code == 200
 

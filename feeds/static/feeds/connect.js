@@ -2,6 +2,7 @@
 // The customer's page. Everything works without this file; with it,
 // - data-opened: told once that a person looks at the page (a scanner that fetches it neither scrolls, points nor types);
 // - data-refresh: the accounts are fetched again every so many milliseconds, while the page is in sight;
+// - data-again: after so many milliseconds the button is pressed again, for who is asked for a moment;
 // - the button is not pressed twice by accident.
 const script = document.currentScript;
 const token = document.querySelector("input[name=csrfmiddlewaretoken]");
@@ -40,6 +41,11 @@ if (refresh) {
             held.innerHTML = now.innerHTML;
         }
     }, refresh);
+}
+
+const again = Number(script.dataset.again);
+if (again) {
+    setTimeout(() => document.querySelector("form").requestSubmit(), again);
 }
 
 for (const form of document.querySelectorAll("form")) {

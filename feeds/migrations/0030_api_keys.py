@@ -8,7 +8,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('feeds', '0025_mail_kinds'),
+        ('feeds', '0029_invitation_language'),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
