@@ -12,7 +12,9 @@ import structlog
 
 _SECRET_KEYS = re.compile(r"(password|secret|authorization|api_?key|otp|link_?url|account_?number|token|cookie)", re.I)
 _SECRET_VALUES = re.compile(
-    r"(otp=)[^&\s\"']+|(Basic |Bearer )[A-Za-z0-9+/=._\-]+|(whsec_)[A-Za-z0-9+/=]+|(/connect/)[^/\s\"'?]+", re.I
+    r"(otp=)[^&\s\"']+|(Basic |Bearer )[A-Za-z0-9+/=._\-]+|(whsec_)[A-Za-z0-9+/=]+|(/connect/)[^/\s\"'?]+"
+    r"|(bfk_[a-z2-7]{8}_)[\w-]+",
+    re.I,
 )
 _HIDDEN = "[redacted]"
 

@@ -201,6 +201,7 @@ MIDDLEWARE = [
     # Before static files: a drawing opened by its own address is a page too.
     "csp.middleware.CSPMiddleware",
     "backoffice.transport.BrowserPolicyMiddleware",
+    "feeds.api.middleware.ApiMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "backoffice.transport.BodyLimitMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -455,6 +456,13 @@ DEFAULT_FROM_EMAIL = SERVER_EMAIL = env.str("DEFAULT_FROM_EMAIL", default="bank-
 # --- Metrics ---------------------------------------------------------------------------------------------------------
 # Without a token there is no /metrics at all. A file that holds a secret usually ends with a new line.
 METRICS_TOKEN: str = env.str("METRICS_TOKEN", default="").strip()
+
+# --- The API for the bank's own application --------------------------------------------------------------------------
+# It answers to keys, which administrators make in the admin: without any it refuses every call.
+API_CALLS_PER_MINUTE: int = env.int("API_CALLS_PER_MINUTE", default=300)
+API_MAX_BYTES: int = env.int("API_MAX_BYTES", default=65536)
+API_KEY_DAYS: int = env.int("API_KEY_DAYS", default=365)
+API_KEY_OVERLAP_DAYS: int = env.int("API_KEY_OVERLAP_DAYS", default=14)
 
 # --- Logs ------------------------------------------------------------------------------------------------------------
 LOGGING = logging_config(

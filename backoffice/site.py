@@ -20,7 +20,7 @@ _SIDEBAR: tuple[tuple[str, Any, tuple[str, ...]], ...] = (
     ("support", _("Support"), ("Case", "Incident", "Mail", "StatusEvent", "DriftReport")),
     ("codat", _("Codat"), ("Connection", "SourceAccount", "Operation", "WebhookEvent")),
     ("history", _("History"), ("AuditEntry", "AuditSeal", "HistoryCheck", "HistoryExport")),
-    ("people", _("People"), ("User", "Group", "SignInLock")),
+    ("people", _("People"), ("User", "Group", "SignInLock", "ApiKey")),
 )
 _REST = ("system", _("System"))
 

@@ -4,6 +4,7 @@ from django.contrib import admin
 from django.urls import include, path
 from django.views.generic import RedirectView
 
+from feeds.api.connect_sessions import api
 from feeds.views import connect, machines
 
 urlpatterns = [
@@ -17,5 +18,6 @@ urlpatterns = [
     path("language", machines.choose_language, name="language"),
     path("connect/<str:key>", connect.connect, name="connect"),
     path("connect/<str:key>/opened", connect.opened, name="connect-opened"),
+    path("api/v1/", api.urls),
     path("admin/", admin.site.urls),
 ]

@@ -35,6 +35,7 @@ from feeds import statements
 from feeds.banking import mask
 from feeds.models import (
     AccessGrant,
+    ApiKey,
     Approval,
     AuditEntry,
     AuditPurge,
@@ -317,6 +318,12 @@ _AUDITED: dict[type[models.Model], dict[str, Any]] = {
         ]
     },
     AccessGrant: {"include_fields": ["company", "user", "reason", "expires_at", "ended_at", "ended_by_name"]},
+    # Its hash is left out: that it was made is what an auditor may know.
+    ApiKey: {
+        "include_fields": [
+            "name", "prefix", "scopes", "manager", "expires_at", "replaced_by", "revoked_at", "revoked_by_name",
+        ]
+    },
     Invitation: {
         "include_fields": [
             "company", "purpose", "contact_name", "contact_email", "language", "expires_at", "ended_at", "end",

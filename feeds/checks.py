@@ -32,6 +32,8 @@ SHORTEST_RETENTION_DAYS = 365
 SHORTEST_METRICS_TOKEN = 32
 LONGEST_EMERGENCY_HOURS = 72
 LONGEST_INVITATION_DAYS = 90
+LONGEST_API_KEY_DAYS, LONGEST_OVERLAP_DAYS = 730, 90
+LONGEST_API_BODY = 262_144
 WORKER_OVERHEAD_SECONDS = 3
 """Measured: what a task may take beyond its timeout before its worker is replaced."""
 
@@ -707,6 +709,33 @@ def _is_origin(text: str) -> bool:
     return is_bare and is_one and (parts.scheme == "https" or beside_the_stand_in)
 
 
+# --- The API ---------------------------------------------------------------------------------------------------------
+def api_limits_make_sense() -> list[CheckMessage]:
+    """E080: a limit of nothing refuses every program; a customer with fifty accounts fits into 64 KiB."""
+    if settings.API_CALLS_PER_MINUTE >= 1 and 1024 <= settings.API_MAX_BYTES <= LONGEST_API_BODY:
+        return []
+    return _error(
+        80,
+        f"API_CALLS_PER_MINUTE is less than 1, or API_MAX_BYTES is not between 1024 and {LONGEST_API_BODY}.",
+        "300 calls and 65536 bytes are usual.",
+    )
+
+
+def api_keys_live_for_days() -> list[CheckMessage]:
+    """E081: a key that lives for ever is never replaced; one that dies at once serves nobody."""
+    if (
+        1 <= settings.API_KEY_DAYS <= LONGEST_API_KEY_DAYS
+        and 0 <= settings.API_KEY_OVERLAP_DAYS <= LONGEST_OVERLAP_DAYS
+    ):
+        return []
+    return _error(
+        81,
+        f"API_KEY_DAYS is not between 1 and {LONGEST_API_KEY_DAYS}, or API_KEY_OVERLAP_DAYS not between 0 and "
+        f"{LONGEST_OVERLAP_DAYS}.",
+        "365 days, and 14 in which both keys work, are usual.",
+    )
+
+
 _UNSENT_MAIL = frozenset(f"django.core.mail.backends.{name}" for name in ("console", "dummy", "filebased", "locmem"))
 
 CHECKS: Sequence[Check] = (
@@ -758,6 +787,8 @@ CHECKS: Sequence[Check] = (
     stuck_invitations_have_limits,
     link_origins_are_origins,
     presses_may_wait,
+    api_limits_make_sense,
+    api_keys_live_for_days,
 )
 ARITHMETIC: Sequence[Check] = (
     http_timeouts_fit_the_task,

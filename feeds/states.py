@@ -924,8 +924,46 @@ STUCK_ADVICE: dict[InvitationState, Text] = {
 
 
 # --- Events of the change history ------------------------------------------------------------------------------------
+class ApiScope(models.TextChoices):
+    """What a key of the API may do."""
+
+    WRITE = "connect_sessions:write", _("make customers and their links")
+    READ = "connect_sessions:read", _("read how far customers are")
+
+
+class ApiKeyState(models.TextChoices):
+    """Whether a key of the API opens anything. Follows from times; no column."""
+
+    WORKS = "works", _("Works")
+    REPLACED = "replaced", _("Being replaced")
+    EXPIRED = "expired", _("Expired")
+    REVOKED = "revoked", _("Revoked")
+
+
+API_KEY_MEANINGS: dict[str, Meaning] = {
+    ApiKeyState.WORKS: Meaning(
+        ApiKeyState.WORKS.label, Tone.GOOD, _("The API answers to it."), _("Replace it before it expires.")
+    ),
+    ApiKeyState.REPLACED: Meaning(
+        ApiKeyState.REPLACED.label,
+        Tone.WAITING,
+        _("Its successor is made; this one still works until it expires."),
+        _("See that the program uses the new key by then."),
+    ),
+    ApiKeyState.EXPIRED: Meaning(
+        ApiKeyState.EXPIRED.label, Tone.NEUTRAL, _("Its days are over; it opens nothing."), _("Make a new key.")
+    ),
+    ApiKeyState.REVOKED: Meaning(
+        ApiKeyState.REVOKED.label, Tone.NEUTRAL, _("Revoked by a colleague; it opens nothing."), _("Nothing.")
+    ),
+}
+
+
 EVENT_LABELS: dict[str, Text] = {
     "account_number_revealed": _("account number revealed"),
+    "api_key_made": _("API key made"),
+    "api_key_replaced": _("API key replaced"),
+    "api_key_revoked": _("API key revoked"),
     "authenticator_app_used": _("authenticator app used"),
     "callout_approved": _("callout approved"),
     "callout_attested": _("callout attested"),

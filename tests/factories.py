@@ -15,6 +15,7 @@ from factory.django import DjangoModelFactory
 
 from feeds.models import (
     AccessGrant,
+    ApiKey,
     Approval,
     Batch,
     CalloutVersion,
@@ -38,6 +39,7 @@ from feeds.models import (
 from feeds.services import approval_rules, roles
 from feeds.states import (
     AccountStatus,
+    ApiScope,
     CalloutState,
     CaseEventKind,
     CaseOutcome,
@@ -105,6 +107,20 @@ class CompanyFactory(DjangoModelFactory[Company]):
     legal_name = factory.Sequence(lambda n: f"Maple Bakery {n} Inc.")
     contact_name = "Alex Doe"
     contact_email = factory.Sequence(lambda n: f"alex{n}@maple.example")
+
+
+class ApiKeyFactory(DjangoModelFactory[ApiKey]):
+    """A key that may do everything, and that no program has; `services.api_keys.make` makes one that works."""
+
+    class Meta:
+        model = ApiKey
+
+    name = "Portal"
+    prefix = factory.Sequence(lambda n: f"bfk_{n:08}")
+    digest = factory.Sequence(lambda n: f"{n:064}")
+    scopes = " ".join(ApiScope.values)
+    made_by_name = "Ada Underhill"
+    expires_at = factory.LazyFunction(lambda: timezone.now() + timedelta(days=30))
 
 
 class InvitationFactory(DjangoModelFactory[Invitation]):

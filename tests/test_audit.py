@@ -16,6 +16,7 @@ from feeds import audit, tasks
 from feeds.audit import Actor
 from feeds.models import (
     AccessGrant,
+    ApiKey,
     Approval,
     AuditEntry,
     Batch,
@@ -33,6 +34,7 @@ from feeds.services import accounts, onboarding
 from feeds.states import CaseCause, OperationState
 from tests.factories import (
     AccessGrantFactory,
+    ApiKeyFactory,
     ApprovalFactory,
     BatchFactory,
     CalloutVersionFactory,
@@ -63,6 +65,7 @@ CHANGES: dict[type[models.Model], tuple[Callable[[], Any], str, object]] = {
     Incident: (IncidentFactory, "note", "Codat's status page"),
     Approval: (ApprovalFactory, "comment", "As agreed with the customer."),
     Invitation: (InvitationFactory, "contact_email", "alex@bakery.example"),
+    ApiKey: (ApiKeyFactory, "name", "Branch portal"),
     AccessGrant: (AccessGrantFactory, "ended_by_name", "Rosa Marchetti"),
     User: (UserFactory, "email", "robin@bank.example"),
     Group: (lambda: Group.objects.create(name="Night shift"), "name", "Day shift"),

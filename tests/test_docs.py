@@ -31,7 +31,10 @@ NAME = re.compile(r"`([a-z]+(?:_[a-z]+)+)`")
 HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 MACHINE_PATH = re.compile(r"/(?:home|Users|root|work)/\w+")
 # Variables of the systems around the product.
-FOREIGN = {"PYTEST_ARGS", "UPDATE_SCREENSHOTS", "MIGRATION_MODULES", "AUDITLOG_LOGENTRY_MODEL", "CONN_MAX_AGE"}
+FOREIGN = {
+    "BANK_FEEDS_URL", "BANK_FEEDS_KEY", "PYTEST_ARGS", "UPDATE_SCREENSHOTS", "MIGRATION_MODULES",
+    "AUDITLOG_LOGENTRY_MODEL", "CONN_MAX_AGE",
+}  # fmt: skip
 
 every_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 

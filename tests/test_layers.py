@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
-ENTRY_POINTS = ("admin", "views", "tasks", "management", "sign_in")
+ENTRY_POINTS = ("admin", "api", "views", "tasks", "management", "sign_in")
 LOWER = frozenset({"models", "mapping", "banking", "queue", "audit", "states", "wording", "codat", "callout_text"})
 
 MAY_IMPORT: dict[str, frozenset[str]] = {
@@ -45,6 +45,8 @@ KEEPERS: dict[str, frozenset[str]] = {
     "allauth": frozenset({"feeds.sign_in", "feeds.services.second_factors"}),
     "axes": frozenset({"feeds.sign_in", "feeds.services.lockouts", "feeds.models.sign_in_lock"}),
     "cryptography": frozenset({"feeds.services.second_factors"}),
+    "ninja": frozenset({"feeds.api"}),
+    "pydantic": frozenset({"feeds.api"}),
     "prometheus_client": frozenset({"feeds.services.metrics"}),
     "requests": frozenset({"feeds.codat", "feeds.sandbox"}),
     "feeds.codat.client": frozenset({"feeds.codat", "feeds.services", "feeds.checks"}),

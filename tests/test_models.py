@@ -34,6 +34,7 @@ from feeds.services import seals
 from feeds.states import CalloutState, CaseState, MailKind, Meaning, OperationKind, OperationState
 from tests.factories import (
     AccessGrantFactory,
+    ApiKeyFactory,
     ApprovalFactory,
     BatchFactory,
     CalloutVersionFactory,
@@ -120,6 +121,11 @@ CHECKED = [
     Bad("approval_has_reason", ApprovalFactory, {"reason": ""}),
     Bad("access_grant_has_reason", AccessGrantFactory, {"reason": ""}),
     Bad("access_grant_ends_later", AccessGrantFactory, {"expires_at": LONG_AGO}),
+    Bad("api_key_has_name", ApiKeyFactory, {"name": ""}),
+    Bad("api_key_has_scope", ApiKeyFactory, {"scopes": ""}),
+    Bad("api_key_expires_later", ApiKeyFactory, {"expires_at": LONG_AGO}),
+    Bad("api_key_revoked_by_somebody", ApiKeyFactory, {"revoked_at": LONG_AGO}),
+    Bad("api_key_revoked_by_somebody", ApiKeyFactory, {"revoked_by_name": "Ada Underhill"}),
     Bad("invitation_purpose_known", InvitationFactory, {"purpose": "chat"}),
     Bad("invitation_language_known", InvitationFactory, {"language": "de"}),
     Bad("invitation_end_has_reason", InvitationFactory, {"ended_at": LONG_AGO}),

@@ -37,7 +37,7 @@ MAY_DO = {
         "withdraw_approval",
         "add_calloutversion", "change_calloutversion", "submit_callout", "approve_callout", "publish_callout",
         "reset_second_factors", "unlock_signinlock", "reassign_company", "end_accessgrant", "invite_company",
-        "verify_history",
+        "verify_history", "manage_api_keys",
     },
 }  # fmt: skip
 

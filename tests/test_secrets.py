@@ -33,7 +33,7 @@ from backoffice.logs import logging_config
 from feeds import queue
 from feeds.audit import Actor
 from feeds.codat.errors import CodatError
-from feeds.models import Company, Connection, SourceAccount, WebhookEvent
+from feeds.models import ApiKey, Company, Connection, SourceAccount, WebhookEvent
 from feeds.services import (
     accounts,
     connections,
@@ -45,7 +45,7 @@ from feeds.services import (
     seals,
     sync,
 )
-from feeds.states import InvitationPurpose
+from feeds.states import ApiScope, InvitationPurpose
 from tests import webhooks
 from tests.factories import PASSWORD, CompanyFactory, SourceAccountFactory, UserFactory
 from tests.sandbox_process import SandboxProcess
@@ -212,6 +212,7 @@ def everything_done_once(kept: Kept, codat: SandboxProcess, drain: Drain, client
     kept.secrets |= {"credentials user": generated.username, "credentials password": generated.password}
     client.force_login(user)
     invite_and_press(kept, codat, actor, drain)
+    call_the_api(kept, client)
     look_at_the_screens(kept, client, company)
     accounts.rename(account, name="Renamed", actor=actor)
     drain()
@@ -251,6 +252,32 @@ def invite_and_press(kept: Kept, codat: SandboxProcess, actor: Actor, drain: Dra
         assert customer.post(f"/connect/{key}").status_code == 303
     assert customer.get("/connect/" + kept.secrets["shown key"][:-1]).status_code == 404
     note_link(kept)
+
+
+def call_the_api(kept: Kept, client: Client) -> None:
+    """A key made, replaced and sent; a link made with it; a customer refused whose account number is in the call."""
+    form = {"name": "Portal", "scopes": ApiScope.values, "days": "30", "reason": "The new portal."}
+    made = _api_key(client.post(reverse("admin:feeds_apikey_add"), form))
+    replace = reverse("admin:feeds_apikey_action", args=[ApiKey.objects.get().pk, "rotate"])
+    token = _api_key(client.post(replace, {"overlap_days": "1", "days": "30"}))
+    kept.secrets |= {"replaced API key": made[13:], "API key of a program": token[13:]}
+    number = Company.objects.get().customer_number
+    program, headers = Client(), {"Authorization": f"Bearer {token}"}
+    address = "/api/v1/connect-sessions"
+    opened = program.post(address, {"customer_number": number}, content_type="application/json", headers=headers)
+    kept.secrets["key of a link by the API"] = opened.json()["connect_url"].rpartition("/")[2]
+    bad = {"customer_number": number, "customer": {"accounts": [{"account_number": NUMBERS[0]}]}}
+    refused = program.post(address, bad, content_type="application/json", headers=headers)
+    read = program.get(f"{address}/{number}", headers=headers)
+    wrong = program.get(f"{address}/{number}", headers={"Authorization": f"Bearer {token}x"})
+    assert (opened.status_code, refused.status_code, read.status_code, wrong.status_code) == (200, 422, 200, 401)
+    kept.shown |= {"API refusal": refused.content.decode(), "API session": read.content.decode()}
+
+
+def _api_key(answer: Any) -> str:
+    found = re.search(r"bfk_[a-z2-7]{8}_[\w-]{43}", answer.content.decode())
+    assert found is not None
+    return found[0]
 
 
 def sign_in(user: Any) -> None:
@@ -350,7 +377,7 @@ def test_what_the_product_writes_down_holds_no_secret(
     for event in ("credentials_generated", "sign_in_failed", "signed_in"):
         assert event in texts["AuditEntry"]
     assert seals.verify().is_sound
-    assert len(kept.secrets) == 10
+    assert len(kept.secrets) == 13
     assert leaks(kept, codat) == []
 
 

@@ -39,6 +39,7 @@ from feeds.states import (
     WebhookState,
 )
 from tests.factories import (
+    ApiKeyFactory,
     ApprovalFactory,
     BatchFactory,
     CaseFactory,
@@ -261,6 +262,8 @@ OBJECT_ACTIONS: dict[str, tuple[Callable[[], Any], Data] | str] = {
     "accessgrant end": covered_by("admin/test_access.py::test_it_ends_at_once_and_the_history_says_who"),
     "mail send-again": covered_by("admin/test_mails.py::test_the_history_says_who_pressed_it"),
     "signinlock unlock": covered_by("sign_in/test_lockout.py::test_the_history_has_who_unlocked_whom"),
+    "apikey rotate": covered_by("api/test_keys_admin.py::test_replacing_shows_the_new_key_once"),
+    "apikey revoke": (ApiKeyFactory, WHY),
     "user reset-second-factors": covered_by("sign_in/test_second_factors.py::test_a_reason_is_asked_for_and_kept"),
 }
 LIST_ACTIONS: dict[str, Callable[[], Any]] = {
@@ -272,6 +275,7 @@ LIST_ACTIONS: dict[str, Callable[[], Any]] = {
     "company take_over_selected": CompanyFactory,
 }
 FORMS = {
+    "apikey": "api/test_keys_admin.py::test_making_shows_the_key_once_and_keeps_it_nowhere",
     "accessgrant": "admin/test_access.py::test_the_history_of_person_and_customer_say_who_and_why",
     "calloutversion": "services/test_callouts.py::test_the_history_has_every_step_with_its_reason",
     "company": "admin/test_companies.py::test_who_did_it_is_kept",
@@ -458,6 +462,7 @@ def test_that_a_mail_was_sent_is_history_and_of_its_text_nothing(settings: Setti
 
 # --- Commands --------------------------------------------------------------------------------------------------------
 COMMANDS = {
+    "api_key": "api/test_keys_admin.py::test_the_command_prints_a_key_that_works_and_is_in_the_history",
     "codat_sandbox": NO_HISTORY + "the stand-in's own database",
     "rights": "reads only",
     "onboard": "test_write_paths.py::test_what_the_command_stores_is_in_the_name_it_was_given",

@@ -2,6 +2,7 @@
 
 from feeds.admin import (
     access_grants,
+    api_keys,
     approvals,
     batches,
     callouts,
@@ -26,6 +27,7 @@ from feeds.admin import (
 __all__ = [
     "approvals",
     "access_grants",
+    "api_keys",
     "batches",
     "callouts",
     "cases",

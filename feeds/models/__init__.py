@@ -2,6 +2,7 @@
 
 from feeds.models import lookups  # noqa: F401  # registers itself
 from feeds.models.access_grant import AccessGrant
+from feeds.models.api_key import ApiKey
 from feeds.models.approval import Approval
 from feeds.models.audit_entry import AuditEntry, AuditPurge, AuditSeal, AuditSealDelivery
 from feeds.models.batch import Batch, BatchItem
@@ -24,6 +25,7 @@ from feeds.models.webhook import WebhookEvent
 
 __all__ = [
     "BANK_FEEDS_PLATFORM_KEY",
+    "ApiKey",
     "Approval",
     "AccessGrant",
     "AuditEntry",

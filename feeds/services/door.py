@@ -200,12 +200,13 @@ def prune_knocks() -> int:
 
 # --- How it is done --------------------------------------------------------------------------------------------------
 def _standing(invitation: Invitation, connection: Connection | None, accounts: list[SourceAccount]) -> Standing:
-    standing = _standing_of_company(invitation.company, connection, accounts)
+    standing = standing_of_company(invitation.company, connection, accounts)
     has_served = invitation.connected_at is not None
     return Standing.FINISHED if has_served and standing != Standing.CONNECTED else standing
 
 
-def _standing_of_company(company: Company, connection: Connection | None, accounts: list[SourceAccount]) -> Standing:
+def standing_of_company(company: Company, connection: Connection | None, accounts: list[SourceAccount]) -> Standing:
+    """How far our side is, whatever the invitation. `accounts`: those of the company that are not gone."""
     if connection is None or company.onboarding_state not in FINAL_STATES:
         return Standing.PREPARING
     if link_need.is_needed(connection):

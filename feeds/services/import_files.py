@@ -80,12 +80,16 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What is wrong at one place of the file. Warnings do not stop the import. Never holds a whole account number."""
+    """What is wrong at one place of the file. Warnings do not stop the import. Never holds a whole account number.
+
+    `is_frozen`: the value is sound, but Codat keeps another.
+    """
 
     row: str
     column: str
     reason: str
     level: Literal["error", "warning"] = "error"
+    is_frozen: bool = False
 
     def __str__(self) -> str:
         place = ", ".join(part for part in (self.row, self.column) if part)
@@ -98,6 +102,10 @@ class BadFile(Refused):
     def __init__(self, problems: Sequence[Problem]) -> None:
         super().__init__("\n".join(str(problem) for problem in problems))
         self.problems = tuple(problems)
+
+
+class ChangedMeanwhile(BadFile):
+    """Somebody stored the same customers at the same moment. Nothing was stored; trying again may help."""
 
 
 def parse(path: Path) -> Table:

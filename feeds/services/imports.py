@@ -27,11 +27,11 @@ from feeds.services.import_files import (
     ACCOUNT_COLUMNS,
     COMPANY_COLUMNS,
     BadFile,
+    ChangedMeanwhile,
     Column,
     Line,
     Problem,
     Table,
-    bad_file,
 )
 
 Effect: TypeAlias = Literal["created", "changed", "unchanged"]
@@ -105,13 +105,13 @@ class Counts:
     unchanged: int
 
 
-def plan(table: Table, *, lock: bool = False) -> Plan:
+def plan(table: Table, *, lock: bool = False, manager: User | None = None) -> Plan:
     """Compare the file with what is stored: every problem of every row, and what would be written. Stores nothing.
 
-    `lock` holds the rows concerned until the surrounding transaction ends.
+    `lock` holds the rows concerned until the surrounding transaction ends. `manager`: whose new customers become.
     """
     order = {line.label: position for position, line in enumerate(table.lines)}
-    planner = _Planner(table, lock=lock)
+    planner = _Planner(table, lock=lock, manager=manager)
     customers = [planner.customer(lines) for lines in _grouped(table.lines)]
     # Preflight is asked about customers whose values are sound; the others would be told the same thing twice.
     unsound = {problem.row for problem in planner.problems if problem.level == "error"}
@@ -132,8 +132,9 @@ def _grouped(lines: Sequence[Line]) -> list[list[Line]]:
 class _Planner:
     """Knows what is stored of the file's customers, read in three queries, and collects problems."""
 
-    def __init__(self, table: Table, *, lock: bool) -> None:
+    def __init__(self, table: Table, *, lock: bool, manager: User | None) -> None:
         self.problems: list[Problem] = []
+        self._manager_of_new = manager or _default_manager()
         numbers = {line.values["customer_number"] for line in table.lines}
         companies, stored_accounts = Company.objects.all(), SourceAccount.objects.order_by("pk")
         if lock:
@@ -149,7 +150,7 @@ class _Planner:
         """Plan one customer from its rows, in which the customer's columns have to agree."""
         self._check_agreement(lines)
         stored = self._companies.get(lines[0].values["customer_number"])
-        company = stored or Company(manager=_default_manager())
+        company = stored or Company(manager=self._manager_of_new)
         changed = self._fill(company, lines[0], COMPANY_COLUMNS)
         known: list[SourceAccount] = getattr(company, "stored_accounts", [])
         return PlannedCustomer(
@@ -250,13 +251,14 @@ def _frozen_problem(account: SourceAccount, column: Column, line: Line, before: 
         return Problem(line.label, column.name, _("Not changed: the account is in Codat already."), level="warning")
     if column.name == "account_name":
         message = _("The account is in Codat as “%s”. Use Rename on the account, or write that name here.") % before
-        return Problem(line.label, column.name, message)
+        return Problem(line.label, column.name, message, is_frozen=True)
     shown = banking.mask(str(before)) if column.name == "account_number" else before
     message = _(
         "Codat has “%(value)s” for account %(id)s and cannot change it. Write that here; or delete the account in "
         "Codat and add it here under another account_id."
     )
-    return Problem(line.label, column.name, message % {"value": shown, "id": account.account_id})
+    message %= {"value": shown, "id": account.account_id}
+    return Problem(line.label, column.name, message, is_frozen=True)
 
 
 _SCIENTIFIC = re.compile(r"\d([.,]\d+)?E\+\d+", re.IGNORECASE)
@@ -308,22 +310,22 @@ class Outcome:
     warnings: list[Problem]
 
 
-def store(table: Table, *, actor: Actor) -> Outcome:
-    """Store the file, all of it or nothing, in the name of `actor`: the manager of new customers, if the file has none.
+def store(table: Table, *, actor: Actor, manager: User | None = None) -> Outcome:
+    """Store the file, all of it or nothing, in the name of `actor`.
 
+    New customers, if the file names no manager for them, become those of `manager`, else of `actor`.
     Raises BadFile with every problem of every row.
     """
     try:
         with audit.acting(actor), transaction.atomic():
-            planned = plan(table, lock=True)
+            planned = plan(table, lock=True, manager=manager)
             if planned.errors:
                 raise BadFile(planned.problems)
             for customer in planned.customers:
                 _store_customer(customer)
     except IntegrityError as error:
-        raise bad_file(
-            _("Somebody changed the same customers at the same moment. Nothing was stored: try again.")
-        ) from error
+        message = _("Somebody changed the same customers at the same moment. Nothing was stored: try again.")
+        raise ChangedMeanwhile([Problem("", "", message)]) from error
     return Outcome([customer.company.instance for customer in planned.customers], planned.count(), planned.warnings)
 
 

@@ -26,7 +26,7 @@ from feeds.services.errors import Refused
 CUSTOMER = Actor(name="customer", source="connect page")
 """Who acts where a customer does."""
 KEY_BYTES = 32
-SHOWN, MAILED = "screen", "mail"
+SHOWN, MAILED, API = "screen", "mail", "api"
 """What a key was made for."""
 KEPT_FOR = timedelta(days=90)
 """So long after its invitation would have run out, a key is known: a customer may still ask with it for a new link."""
@@ -40,15 +40,26 @@ class Address:
     expires_at: datetime
 
 
-def address(invitation: Invitation, *, made_for: str, actor: Actor) -> Address:
-    """Make a key and the address that it opens; that one was made, and for what, is recorded. Raises Refused."""
+def address(invitation: Invitation, *, made_for: str, actor: Actor, at_most: int = 0) -> Address:
+    """Make a key and the address that it opens; that one was made, and for what, is recorded. Raises Refused.
+
+    `at_most`: how many keys that were made for the same work at once; older ones end. 0: any number.
+    """
     with transaction.atomic(), audit.acting(actor):
         invitation = Invitation.objects.select_for_update().get(pk=invitation.pk)
         refuse_unless_live(invitation)
         key = secrets.token_urlsafe(KEY_BYTES)
         InvitationKey.objects.create(invitation=invitation, digest=digest(key), made_for=made_for)
+        if at_most:
+            _keep_newest(invitation, made_for, at_most)
         audit.record("invitation_link_made", invitation, made_for=made_for)
     return Address(settings.SITE_URL + reverse("connect", args=[key]), invitation.expires_at)
+
+
+def _keep_newest(invitation: Invitation, made_for: str, at_most: int) -> None:
+    mine = InvitationKey.objects.filter(invitation=invitation, made_for=made_for).order_by("-pk")
+    older = list(mine.values_list("pk", flat=True)[at_most:])
+    InvitationKey.objects.filter(pk__in=older).delete()
 
 
 def prune() -> int:

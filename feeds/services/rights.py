@@ -112,6 +112,10 @@ TABLE: tuple[Line, ...] = (
     Page("readyz", "whether database, worker and polling are well; 503 when not", ANYONE),
     Page("metrics", "figures for Prometheus: with the token METRICS_TOKEN only"),
     Page("codat-webhook", "Codat's webhooks: with Codat's signature only", NOBODY, NOBODY),
+    Page("api:openapi-json", "the description of the API for the bank's own application", ANYONE),
+    Page("api:open", "the API: make a customer and a link, with a key that may only", NOBODY, NOBODY),
+    Page("api:read", "the API: how far a customer is, with a key that may only", sample={"customer_number": "SB-1"}),
+    Page("api:api-root", "the start of the API's addresses: nothing"),
     Page("language", "the language of the pages", NOBODY, ANYONE, form={"language": "en"}),
     # Customers have no account: the key in the address is the proof, and there is nothing to be signed in for.
     Page("connect", "a customer's page: with the key of an invitation that works", ANYONE, ANYONE),
@@ -260,6 +264,9 @@ TABLE: tuple[Line, ...] = (
     Action("auth.user", "reset-second-factors", ADMIN),
     Screen("feeds.signinlock", "failed sign-ins that still count", see=AUDITOR | ADMIN),
     Action("feeds.signinlock", "unlock", ADMIN),
+    Screen("feeds.apikey", "keys of the API", see=AUDITOR | ADMIN, add=ADMIN),
+    Action("feeds.apikey", "rotate", ADMIN),
+    Action("feeds.apikey", "revoke", ADMIN),
     Screen("auth.group", "roles", see=AUDITOR | ADMIN),
     Page("admin:operations_page", "whether everything in the background is well", SUPPORT | ADMIN),
 )

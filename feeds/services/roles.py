@@ -94,6 +94,8 @@ _MANAGE_USERS = frozenset(
         "feeds.view_signinlock",
     }
 )
+# Whoever has a key can make links for every customer.
+_SEE_API_KEYS = frozenset({"feeds.view_apikey"})
 
 ROLES: dict[str, frozenset[str]] = {
     RELATIONSHIP_MANAGERS: (
@@ -109,13 +111,15 @@ ROLES: dict[str, frozenset[str]] = {
     # Only they take the history out of the product: whoever runs it does not also carry it away.
     COMPLIANCE_AUDITORS: (
         _SEE_CUSTOMERS | _SEE_CALLOUTS | _SEE_CASES | _SEE_DRIFT | _SEE_THE_SYSTEM | _SEE_USERS | _SEE_APPROVALS
-        | _SEE_ALL_CUSTOMERS | _SEE_EMERGENCIES | _READ_THE_HISTORY | _TAKE_THE_HISTORY_OUT | {"feeds.view_signinlock"}
+        | _SEE_ALL_CUSTOMERS | _SEE_EMERGENCIES | _READ_THE_HISTORY | _TAKE_THE_HISTORY_OUT | _SEE_API_KEYS
+        | {"feeds.view_signinlock"}
     ),
     ADMINISTRATORS: (
         _SEE_CUSTOMERS | _HAND_OVER_LINKS | _ONBOARD | _REPAIR | _WORK_CASES | _SEE_THE_SYSTEM | _SEE_USERS
         | _MANAGE_USERS | _WORK_THE_INBOX | _WORK_THE_OUTBOX | _WATCH_OPERATIONS | _SEE_DRIFT | _READ_THE_HISTORY
-        | _SEE_ALL_CUSTOMERS | _SEE_EMERGENCIES | _KEEP_THE_CALLOUT | _DECIDE
+        | _SEE_ALL_CUSTOMERS | _SEE_EMERGENCIES | _KEEP_THE_CALLOUT | _DECIDE | _SEE_API_KEYS
         | {
+            "feeds.manage_api_keys",
             "feeds.adopt_company", "feeds.delete_company", "feeds.remove_company", "feeds.reassign_company",
             "feeds.end_accessgrant",
         }

@@ -26,7 +26,7 @@ OPEN_WITHOUT = frozenset(
         "account_reauthenticate", "account_login", "account_logout", "session_left",
         "language",
         # Machines ask these.
-        "healthz", "readyz", "metrics", "codat-webhook",
+        "healthz", "readyz", "metrics", "codat-webhook", "api:openapi-json", "api:open", "api:read",
     }
 )  # fmt: skip
 """Names of the only addresses for a person who still owes a second factor."""

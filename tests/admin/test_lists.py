@@ -19,6 +19,7 @@ from django.utils import timezone
 from feeds import audit
 from feeds.admin.base import BackOfficeAdmin, CappedPaginator, MirrorAdmin
 from feeds.models import (
+    ApiKey,
     Approval,
     AuditEntry,
     AuditSeal,
@@ -50,6 +51,7 @@ from feeds.states import (
     WebhookState,
 )
 from tests.factories import (
+    ApiKeyFactory,
     ApprovalFactory,
     CalloutVersionFactory,
     CaseFactory,
@@ -167,6 +169,7 @@ LISTS: list[tuple[type[Model], Make]] = [
     (Approval, ApprovalFactory),
     (Incident, make_incident),
     (Mail, MailFactory),
+    (ApiKey, ApiKeyFactory),
     (Invitation, InvitationFactory),
     (CalloutVersion, CalloutVersionFactory),
     (StatusEvent, StatusEventFactory),
@@ -179,7 +182,7 @@ every_list = pytest.mark.parametrize(("model", "make"), LISTS, ids=[model.__name
 every_mirror = pytest.mark.parametrize(
     ("model", "make"),
     # The history has a list of its own kind, with tests of its own: `test_history`.
-    [*(pair for pair in LISTS if pair[0] not in (User, CalloutVersion)), (AuditEntry, make_entry)],
+    [*(pair for pair in LISTS if pair[0] not in (User, CalloutVersion, ApiKey)), (AuditEntry, make_entry)],
     ids=lambda value: getattr(value, "__name__", ""),
 )
 

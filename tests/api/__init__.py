@@ -1,0 +1,1 @@
+"""The API for the bank's own application, over HTTP."""
