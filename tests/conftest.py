@@ -37,6 +37,15 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What brings its own database is not run again because the suite has another."""
+    if django_settings.DATABASES["default"]["ENGINE"].endswith("sqlite3"):
+        return
+    for item in items:
+        if item.get_closest_marker("own_database"):
+            item.add_marker(pytest.mark.skip(reason="has an SQLite database of its own: nothing here is PostgreSQL's"))
+
+
 @pytest.fixture(scope="session")
 def django_db_modify_db_settings(tmp_path_factory: pytest.TempPathFactory) -> None:
     """A database of this run's own, and on SQLite a file: real worker processes share it with the tests."""

@@ -25,6 +25,7 @@ WRITES = ("POST", "PUT", "PATCH", "DELETE")
 
 pytestmark = [
     pytest.mark.worker,
+    pytest.mark.own_database,
     pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a checkout: there is nothing to copy"),
     pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc to see who was left behind"),
 ]

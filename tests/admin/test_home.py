@@ -205,7 +205,7 @@ class TestSite:
         }
         assert named["Codat"] == {"Connection", "SourceAccount", "Operation", "WebhookEvent"}
         assert named["History"] == {"AuditEntry", "AuditSeal", "HistoryCheck", "HistoryExport"}
-        assert named["People"] == {"User", "Group", "SignInLock"}
+        assert named["People"] == {"User", "Group", "SignInLock", "ApiKey"}
 
     def test_a_group_with_nothing_to_see_is_left_out(self) -> None:
         page = show(member(RELATIONSHIP_MANAGERS))

@@ -8,7 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
+
+pytestmark = pytest.mark.own_database
 
 
 def bench(*arguments: str) -> subprocess.CompletedProcess[str]:

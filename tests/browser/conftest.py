@@ -56,12 +56,16 @@ class Screens:
         # axe itself trips over the content security policy while it measures.
         self.problems.clear()
         assert found.violations_count == 0, f"{name}: {found.generate_report()}"
-        width = self.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
-        assert width <= 0, f"{name}: {width} pixels wider than the window"
+        self.check_width(name)
         if picture and os.environ.get("UPDATE_SCREENSHOTS") == "1":
             SCREENSHOTS.mkdir(parents=True, exist_ok=True)
             self.page.evaluate("window.scrollTo(0, 0)")
             self.page.screenshot(path=SCREENSHOTS / f"{name}.png", full_page=True)
+
+    def check_width(self, name: str) -> None:
+        """Nothing scrolls sideways."""
+        width = self.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        assert width <= 0, f"{name}: {width} pixels wider than the window"
 
 
 @pytest.fixture

@@ -149,9 +149,8 @@ def test_the_sign_in_page_speaks_french_before_anybody_is_known(window: Window) 
     expect(staff.page.get_by_role("heading", name="Accueil")).to_be_visible()
 
 
-@pytest.mark.parametrize("width", [1280, 400], ids=["wide", "narrow"])
-def test_every_screen_has_room_for_french(window: Window, bank: list[tuple[str, str]], width: int) -> None:
-    staff = window(width=width)
+def test_every_screen_has_room_for_french_wide_and_narrow(window: Window, bank: list[tuple[str, str]]) -> None:
+    staff = window()
     staff.sign_in("chief")
     staff.page.get_by_role("button", name="Français").click()
     for name, address in bank:
@@ -159,7 +158,11 @@ def test_every_screen_has_room_for_french(window: Window, bank: list[tuple[str, 
         expect(staff.page.locator("html")).to_have_attribute("lang", "fr")
         if name == "no-such-page":
             staff.problems.clear()  # the browser reports the 404 itself
-        staff.check(f"french-{name}-{width}")
+        staff.check(f"french-{name}")
+        # Narrow screens are tried with axe in English: here it is the longer words that may not fit.
+        staff.page.set_viewport_size({"width": 400, "height": 900})
+        staff.check_width(f"french-{name}-narrow")
+        staff.page.set_viewport_size({"width": 1280, "height": 900})
 
 
 @pytest.mark.parametrize("width", [1280, 400], ids=["wide", "narrow"])
