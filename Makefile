@@ -25,6 +25,8 @@ $(VENV)/.installed: requirements/dev.txt
 
 # Exported, not set before the command: a shell in between would keep a signal from honcho.
 run: export SANDBOX_WEBHOOK_URL ?= http://127.0.0.1:$(PORT)/webhooks/codat
+# honcho gives each program a PORT of its own; the worker writes mails with links to the first's.
+run: export SITE_URL ?= http://localhost:$(PORT)
 run: install .env # web, worker and stand-in Codat; prints the address and the demo logins
 	python manage.py migrate --verbosity 0
 	python manage.py setup

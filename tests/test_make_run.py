@@ -177,6 +177,19 @@ def running(checkout: Checkout) -> Checkout:
     return checkout
 
 
+def test_whoever_writes_a_mail_knows_where_the_site_is(running: Checkout) -> None:
+    """Each program under honcho has a PORT of its own, and links in mails are written by the worker."""
+    told = set()
+    for pid in running.processes():
+        variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        if (
+            any(b"PORT=" in it for it in variables)
+            and b"manage.py\0worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        ):
+            told |= {it.decode() for it in variables if it.startswith(b"SITE_URL=")}
+    assert told == {f"SITE_URL={running.url}"}
+
+
 def sign_in(url: str, username: str, password: str) -> requests.Response:
     """The home page of the person, through the login form."""
     with requests.Session() as browser:
