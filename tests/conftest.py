@@ -113,9 +113,15 @@ def drain_queue(db: None) -> Callable[[], int]:
 
 
 @pytest.fixture
-def real_worker(transactional_db: None, codat: SandboxProcess, tmp_path: Path) -> Iterator[WorkerProcess]:
-    """`manage.py worker` on the test's database, against the stand-in: real processes that can really be killed."""
+def resting_worker(transactional_db: None, codat: SandboxProcess, tmp_path: Path) -> Iterator[WorkerProcess]:
+    """`manage.py worker` on the test's database, against the stand-in, that the test has to start."""
     worker = WorkerProcess(codat_url=codat.url, api_key=codat.api_key, log=tmp_path / "worker.log")
-    worker.start()
     yield worker
     worker.stop()
+
+
+@pytest.fixture
+def real_worker(resting_worker: WorkerProcess) -> WorkerProcess:
+    """The same at work: real processes that can really be killed."""
+    resting_worker.start()
+    return resting_worker

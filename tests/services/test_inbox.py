@@ -579,21 +579,20 @@ def test_when_every_webhook_is_lost_polling_ends_in_the_same_state(
 @pytest.mark.worker
 @pytest.mark.parametrize("power_cut", [False, True], ids=["worker killed", "everything killed"])
 def test_a_worker_killed_in_mid_reading_loses_nothing(
-    power_cut: bool, codat: SandboxProcess, real_worker: WorkerProcess
+    power_cut: bool, codat: SandboxProcess, resting_worker: WorkerProcess
 ) -> None:
-    real_worker.stop()
     company = onboarded()
     codat.connect(*ids(company))
     codat.post_fault("delay", "GET", ACCOUNTS_READ.removeprefix("GET "), delay_ms=3000)
     events = [arrives("bankFeeds.sourceAccount.connected", company.codat_id) for _ in range(3)]
-    real_worker.start()
+    resting_worker.start()
     codat.wait_until_hit(within=20)
 
     if power_cut:
-        real_worker.kill_everything()
-        real_worker.start()
+        resting_worker.kill_everything()
+        resting_worker.start()
     else:
-        os.kill(next(pid for pid in real_worker.descendants() if not children(pid)), signal.SIGKILL)
+        os.kill(next(pid for pid in resting_worker.descendants() if not children(pid)), signal.SIGKILL)
 
     wait_until(lambda: {state_of(event) for event in events} == {WebhookState.APPLIED}, seconds=60, what="applied")
     assert twins.here() == twins.there(codat)

@@ -47,10 +47,9 @@ def go_on() -> None:
 
 
 def test_killed_twice_during_a_sweep_it_loses_no_status_writes_none_backwards_and_doubles_no_case(
-    codat: SandboxProcess, real_worker: WorkerProcess
+    codat: SandboxProcess, resting_worker: WorkerProcess
 ) -> None:
-    real_worker.stop()
-    real_worker.environment["ONBOARDING_LEASE_SECONDS"] = "8"
+    resting_worker.environment["ONBOARDING_LEASE_SECONDS"] = "8"
     seed(codat, COMPANIES, accounts=1, with_accounts=False)
     connections = Connection.objects.select_related("company").order_by("pk")
     broken = [*connections[:BROKEN], *connections[COMPANIES - BROKEN :]]
@@ -67,17 +66,17 @@ def test_killed_twice_during_a_sweep_it_loses_no_status_writes_none_backwards_an
     queue.enqueue(queue.SWEEP)
     codat.post_fault("delay", method="GET", path="/companies", delay_ms=2000, times=None)
 
-    real_worker.start()
+    resting_worker.start()
     wait_until(lambda: walk().next_page == 2, seconds=60, what="the second page")
-    kill_task_processes(real_worker)
+    kill_task_processes(resting_worker)
     go_on()
     wait_until(lambda: walk().next_page == 3, seconds=60, what="the third page")
-    real_worker.kill_everything()
+    resting_worker.kill_everything()
     codat.clear_faults()
-    real_worker.start()
+    resting_worker.start()
     go_on()
     wait_until(lambda: walk().complete_as_of is not None, seconds=60, what="the sweep")
-    real_worker.stop()
+    resting_worker.stop()
 
     others = Connection.objects.exclude(pk=newer.pk)
     unlinked = set(others.filter(status=ConnectionStatus.UNLINKED).values_list("pk", flat=True))

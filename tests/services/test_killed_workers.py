@@ -92,21 +92,20 @@ def freeze(worker: WorkerProcess) -> None:
 @pytest.mark.parametrize("moment", ["drop_before", "drop_after"], ids=["before the call", "before the record"])
 @pytest.mark.parametrize("step", STEPS, ids=str)
 def test_a_worker_killed_in_mid_step_leaves_everything_exactly_once(
-    step: GridStep, moment: str, power_cut: bool, codat: SandboxProcess, real_worker: WorkerProcess
+    step: GridStep, moment: str, power_cut: bool, codat: SandboxProcess, resting_worker: WorkerProcess
 ) -> None:
     """`drop_before` holds the request unprocessed while the worker is killed, `drop_after` holds the finished reply."""
-    real_worker.stop()
     story = Story(step, codat)
     codat.post_fault(moment, method=step.method, path=step.path, delay_ms=3000)
-    real_worker.start()
+    resting_worker.start()
     codat.wait_until_hit(within=20)
     assert story.operation().state == OperationState.SENDING
 
     if power_cut:
-        real_worker.kill_everything()
-        real_worker.start()
+        resting_worker.kill_everything()
+        resting_worker.start()
     else:
-        os.kill(task_process(real_worker), signal.SIGKILL)
+        os.kill(task_process(resting_worker), signal.SIGKILL)
 
     wait_until(story.is_over, seconds=60, what="the step done")
     story.assert_everything_exists_exactly_once(open_page)
