@@ -8,13 +8,14 @@ from datetime import timedelta
 
 from django.conf import settings
 from django.db import transaction
+from django.db.models import Exists, F, OuterRef
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from feeds import audit, queue
 from feeds.audit import Actor
 from feeds.models import Company, Connection, Invitation, InvitationKey, SourceAccount
-from feeds.services import customer_mails, link_need, mirror, outbox
+from feeds.services import customer_mails, link_need, outbox
 from feeds.services.errors import Refused
 from feeds.services.invitation_keys import CUSTOMER
 from feeds.states import AccountStatus, ConnectionStatus, InvitationEnd, InvitationPurpose, MailKind, Text
@@ -35,10 +36,10 @@ def invite(
     `days`: how long it lives. `language`: of page and mails; "" lets the customer's browser decide, and mails are in
     the company's.
 
-    Raises Refused when the company no longer exists in Codat.
+    Raises Refused with what `why_not` says.
     """
-    if company.gone_at is not None:
-        raise Refused(_("Codat no longer has this company. Press Retry on its page first, then invite."))
+    if why := why_not(company):
+        raise Refused(str(why))
     now = timezone.now()
     with transaction.atomic(), audit.acting(actor):
         Company.objects.select_for_update().get(pk=company.pk)
@@ -54,6 +55,15 @@ def invite(
             made_by_name=actor.name,
             expires_at=now + timedelta(days=days or settings.INVITATION_DAYS),
         )
+
+
+def why_not(company: Company) -> Text:
+    """Why an invitation would lead its customer nowhere; empty when nothing speaks against it."""
+    if company.gone_at is not None:
+        return _("Codat no longer has this company. Press Retry on its page first, then invite.")
+    if link_need.has_nothing_left(company):
+        return _("Every account is connected: there is nothing to invite to.")
+    return ""
 
 
 def planned(company: Company, purpose: InvitationPurpose) -> Invitation:
@@ -96,9 +106,8 @@ def why_not_contact(company: Company, purpose: InvitationPurpose) -> Text:
         return _("It has no contact with a name and an e-mail address. Fill them in on its page.")
     if not company.is_in_codat or company.gone_at is not None:
         return _("It is not in Codat. Onboard it first.")
-    connection = mirror.live_connection(company)
-    if connection is not None and not link_need.is_needed(connection):
-        return _("Every account is connected: there is nothing to invite to.")
+    if why := why_not(company):
+        return why
     if Invitation.objects.live(timezone.now()).filter(company=company, purpose=purpose).exists():
         return _("It has an invitation that still works. Send that one again, or renew it, on its own page.")
     return ""
@@ -194,13 +203,20 @@ def _tell_of_request(invitation: Invitation) -> None:
 def observe(companies: Collection[Company]) -> None:
     """Write how far the customers came, by what the mirror shows. Call inside the reading's transaction.
 
-    One query where nobody has been invited.
+    Who never pressed the button may be connected all the same, by a link that staff showed or another invitation. One
+    query where nobody has been invited.
     """
-    waiting = Invitation.objects.filter(
-        company__in=[company.pk for company in companies], ended_at__isnull=True, started_at__isnull=False
+    linked = Connection.objects.filter(
+        company=OuterRef("company"), gone_at__isnull=True, status=ConnectionStatus.LINKED
     )
-    for invitation in waiting:
-        _note_progress(invitation)
+    waiting = Invitation.objects.filter(Exists(linked), company__in=companies, ended_at__isnull=True)
+    confirmed: set[tuple[int, str]] = set()
+    # Who pressed comes first: of several mails to one contact, theirs is written.
+    for invitation in waiting.order_by(F("started_at").desc(nulls_last=True), "pk"):
+        contact = (invitation.company_id, invitation.contact_email)
+        if _note_progress(invitation) and contact not in confirmed and _has_heard(invitation):
+            customer_mails.confirm(invitation)
+            confirmed.add(contact)
 
 
 def progress(company: Company) -> tuple[int, int]:
@@ -213,24 +229,28 @@ def progress(company: Company) -> tuple[int, int]:
     return statuses.count(AccountStatus.CONNECTED), len(statuses)
 
 
-def _note_progress(invitation: Invitation) -> None:
-    connection = Connection.objects.filter(company=invitation.company_id, gone_at__isnull=True).first()
-    if connection is None or connection.status != ConnectionStatus.LINKED:
-        return
+def _has_heard(invitation: Invitation) -> bool:
+    """Whether its customer knows of it: was mailed, or came."""
+    return invitation.sent_at is not None or invitation.started_at is not None
+
+
+def _note_progress(invitation: Invitation) -> bool:
+    """Write it, of a company whose connection is Linked; whether every account is connected now."""
     connected, total = progress(invitation.company)
+    is_connected = total > 0 and connected == total
     now, written = timezone.now(), []
-    # One that is to reconnect may be Linked all along: it is the accounts that tell.
-    if invitation.linked_at is None and connected:
+    # One that is to reconnect may be Linked all along: it is the accounts that tell. What some accounts did before the
+    # customer pressed tells nothing.
+    if invitation.linked_at is None and connected and (invitation.started_at is not None or is_connected):
         invitation.linked_at = now
         written.append("linked_at")
-    if invitation.connected_at is None and total and connected == total:
+    if is_connected:
         invitation.connected_at = invitation.ended_at = now
         invitation.end = InvitationEnd.CONNECTED
         written += ["connected_at", "ended_at", "end"]
     if written:
         invitation.save(update_fields=[*written, "updated_at"])
-    if "connected_at" in written:
-        customer_mails.confirm(invitation)
+    return is_connected
 
 
 def _locked(invitation: Invitation) -> Invitation:
