@@ -18,7 +18,7 @@ from django.utils import timezone
 from pytest_django.fixtures import Settings
 
 from feeds import tasks
-from feeds.models import AuditEntry, Company, Invitation, InvitationKey, Knock, Mail
+from feeds.models import AuditEntry, Company, Connection, Invitation, InvitationKey, Knock, Mail
 from feeds.services import door, invitation_keys, invitations, onboarding, sync
 from feeds.states import CalloutState, InvitationPurpose, InvitationState, MailKind, OnboardingState
 from tests.factories import CalloutVersionFactory, CompanyFactory, SourceAccountFactory, UserFactory
@@ -549,3 +549,32 @@ def test_two_presses_at_once_end_with_one_link_that_works(
         thread.join()
     assert len(set(answers)) == 1
     assert requests.get(answers[0], timeout=10).status_code == 200
+
+
+@pytest.mark.skipif(database.vendor == "sqlite", reason="SQLite has one writer at a time")
+@pytest.mark.django_db(transaction=True)
+def test_two_customers_who_meet_a_closed_codat_at_once_both_get_the_page_that_says_so(
+    codat: SandboxProcess, drain_queue: Callable[[], int], settings: Settings
+) -> None:
+    settings.CASE_NOTIFY_TO = ["support@bank.example"]
+    first, second = (address_of(invite(onboarded(drain_queue))) for _ in range(2))
+    Connection.objects.update(link_url="", link_expires_at=None)
+    codat.post_fault("status", "GET", "/companies/{id}/connections", times=None, status=503)
+    answers: list[int] = []
+
+    def press(address: str) -> None:
+        answers.append(Client(raise_request_exception=False).post(address).status_code)
+        database.close()
+
+    def another_is_quicker(execute: Callable[..., object], sql: str, *args: object) -> object:
+        """Between the moment at which there was no mail yet and the one at which it is written."""
+        if sql.startswith('INSERT INTO "feeds_mail"') and not answers:
+            other = threading.Thread(target=press, args=[second])
+            other.start()
+            other.join()
+        return execute(sql, *args)
+
+    with database.execute_wrapper(another_is_quicker):
+        press(first)
+    assert answers == [503, 503]
+    assert Mail.objects.get().kind == MailKind.DOOR_CLOSED
