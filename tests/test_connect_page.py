@@ -19,7 +19,7 @@ from pytest_django.fixtures import Settings
 
 from feeds import tasks
 from feeds.models import AuditEntry, Company, Connection, Invitation, InvitationKey, Knock, Mail
-from feeds.services import door, invitation_keys, invitations, onboarding, sync
+from feeds.services import door, invitation_keys, invitations, knocks, onboarding, sync
 from feeds.states import CalloutState, InvitationPurpose, InvitationState, MailKind, OnboardingState
 from tests.factories import CalloutVersionFactory, CompanyFactory, SourceAccountFactory, UserFactory
 from tests.sandbox_process import ROOT, SandboxProcess
@@ -263,7 +263,7 @@ def test_the_team_hears_of_the_customer_whom_nobody_looks_after(
 @pytest.mark.django_db
 def test_guessing_is_stopped_for_a_while_even_for_a_key_that_is_right(client: Client, ready: Company) -> None:
     address = address_of(invite(ready))
-    for number in range(door.KNOCKS):
+    for number in range(knocks.KNOCKS):
         assert client.get(f"/connect/guess-{number}").status_code == 404
     assert client.get("/connect/guess-again").status_code == 429
     assert client.get(address).status_code == 429
@@ -308,7 +308,7 @@ def test_when_codat_gives_no_link_the_page_says_so_and_the_button_works_when_it_
 
 @pytest.mark.django_db
 def test_where_a_limit_makes_the_customer_wait_the_page_presses_again_and_gives_up_in_the_end(
-    client: Client, ready: Company, codat: SandboxProcess, settings: Settings
+    client: Client, ready: Company, codat: SandboxProcess, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings.CASE_NOTIFY_TO = ["support@bank.example"]
     ready.connections.update(link_url="", link_expires_at=None)
@@ -325,7 +325,11 @@ def test_where_a_limit_makes_the_customer_wait_the_page_presses_again_and_gives_
         assert again is not None
         waits.append(int(again[1]))
     assert 2000 <= waits[0] < waits[1] < 15_000  # milliseconds
+    # Who only says to have waited alarms nobody.
+    assert "One moment, please" in client.post(address, {"tries": door.TRIES}).content.decode()
     assert not Mail.objects.exists()
+    later = timezone.now() + timedelta(seconds=90)
+    monkeypatch.setattr(timezone, "now", lambda: later)
     answer = client.post(address, {"tries": door.TRIES})
     assert answer.status_code == 503
     assert "Too many customers" in answer.content.decode()
@@ -578,3 +582,120 @@ def test_two_customers_who_meet_a_closed_codat_at_once_both_get_the_page_that_sa
         press(first)
     assert answers == [503, 503]
     assert Mail.objects.get().kind == MailKind.DOOR_CLOSED
+
+
+# --- Alarms ----------------------------------------------------------------------------------------------------------
+@pytest.mark.django_db
+def test_a_crowd_and_a_spent_quota_are_told_each_for_itself(
+    client: Client, ready: Company, codat: SandboxProcess, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.CASE_NOTIFY_TO = ["support@bank.example"]
+    ready.connections.update(link_url="", link_expires_at=None)
+    address = address_of(invite(ready))
+    codat.post_fault("status", "GET", "/companies/{id}/connections", times=1, status=402)
+    assert "Too many customers" in client.post(address).content.decode()
+    with ExitStack() as crowd:
+        for _ in range(settings.PRESSES_AT_ONCE):
+            crowd.enter_context(door._place_to_wait())
+        assert "One moment" in client.post(address).content.decode()
+        later = timezone.now() + timedelta(seconds=90)
+        monkeypatch.setattr(timezone, "now", lambda: later)
+        monkeypatch.setattr(door, "LINE_PATIENCE", 0.01)
+        assert "Too many customers" in client.post(address, {"tries": door.TRIES}).content.decode()
+    assert Mail.objects.filter(kind=MailKind.DOOR_CLOSED).count() == 2
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("comes", ["presses", "looks"])
+@pytest.mark.parametrize(
+    ("values", "why"),
+    [
+        (
+            {"onboarding_state": "failed", "onboarding_error": "The country is not offered."},
+            "The country is not offered.",
+        ),
+        ({"gone_at": timezone.now()}, "Codat no longer has this company"),
+        ({"onboarding_state": "offboarded"}, "It is off-boarded."),
+    ],
+    ids=["failed", "gone", "off-boarded"],
+)
+def test_what_only_staff_can_mend_is_not_called_being_prepared_and_staff_are_told_once(
+    client: Client, comes: str, values: dict[str, object], why: str
+) -> None:
+    company = CompanyFactory(in_codat=True, manager=UserFactory(email="robin@bank.example"))
+    address = address_of(invite(company))
+    Company.objects.filter(pk=company.pk).update(**values)
+    page = client.get(address).content.decode()
+    assert "Something on our side has to be mended first" in page
+    assert f'data-opened="{address}/opened"' in page
+    assert not Mail.objects.exists()  # scanners alarm nobody
+    for _ in range(2):
+        answer = client.post(address if comes == "presses" else f"{address}/opened")
+        assert answer.status_code == (503 if comes == "presses" else 204)
+    mail = Mail.objects.get()
+    assert (mail.kind, mail.to, mail.company) == (MailKind.DOOR_CLOSED, "robin@bank.example", company)
+    assert mail.subject.startswith(f"{company.legal_name} cannot connect: {why}")
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("state", ["queued", "working", "retrying"])
+def test_a_company_that_is_made_again_is_being_prepared(client: Client, state: str) -> None:
+    company = CompanyFactory(in_codat=True)
+    address = address_of(invite(company))
+    Company.objects.filter(pk=company.pk).update(gone_at=timezone.now(), onboarding_state=state)
+    assert "We are preparing" in client.get(address).content.decode()
+
+
+@pytest.mark.django_db
+def test_a_link_that_vanished_meanwhile_is_not_fetched_past_those_who_wait(
+    client: Client, ready: Company, codat: SandboxProcess, settings: Settings
+) -> None:
+    address = address_of(invite(ready))
+
+    def vanishes(execute: Callable[..., object], sql: str, *args: object) -> object:
+        """Once the company is held, the link that looked live is gone."""
+        if "lease_token" in sql and sql.startswith("UPDATE"):
+            database.execute_wrappers.remove(vanishes)
+            Connection.objects.update(link_url="", link_expires_at=None)
+        return execute(sql, *args)
+
+    calls = codat.stats()["requests"]
+    with ExitStack() as crowd:
+        for _ in range(settings.PRESSES_AT_ONCE):
+            crowd.enter_context(door._place_to_wait())
+        database.execute_wrappers.append(vanishes)
+        assert "One moment, please" in client.post(address).content.decode()
+        assert codat.stats()["requests"] == calls
+    assert client.post(address).status_code == 303
+
+
+# --- Wrong keys ------------------------------------------------------------------------------------------------------
+@pytest.mark.django_db
+@pytest.mark.parametrize("why", ["revoked", "expired", "replaced"])
+def test_a_tab_left_open_on_a_link_that_ended_does_not_lock_its_network_out(
+    client: Client, ready: Company, why: str
+) -> None:
+    _invitation, ended = closed(ready, why)
+    for _ in range(knocks.KNOCKS + 1):
+        assert client.get(ended).status_code == 404
+    assert client.get(address_of(invite(ready))).status_code == 200
+
+
+@pytest.mark.django_db
+def test_guesses_from_one_ipv6_network_are_counted_together(client: Client, ready: Company) -> None:
+    address = address_of(invite(ready))
+    for number in range(knocks.KNOCKS):
+        client.get(f"/connect/guess-{number}", REMOTE_ADDR=f"2001:db8:0:1::{number:x}")
+    answer = client.get(address, REMOTE_ADDR="2001:db8:0:1:ffff::1")
+    assert answer.status_code == 429
+    assert 0 < int(answer["Retry-After"]) <= knocks.WINDOW.total_seconds()
+    assert client.get(address, REMOTE_ADDR="2001:db8:0:2::1").status_code == 200
+
+
+@pytest.mark.django_db
+def test_an_ipv4_address_written_as_ipv6_is_itself_and_no_network(client: Client, ready: Company) -> None:
+    address = address_of(invite(ready))
+    for number in range(knocks.KNOCKS):
+        client.get(f"/connect/guess-{number}", REMOTE_ADDR="::ffff:192.0.2.7")
+    assert client.get(address, REMOTE_ADDR="192.0.2.7").status_code == 429
+    assert client.get(address, REMOTE_ADDR="::ffff:192.0.2.8").status_code == 200

@@ -184,14 +184,19 @@ def tell_of_requests() -> int:
     return told
 
 
+def staff_of(company: Company) -> list[str]:
+    """Whom to write to about one customer: its manager, or the team where there is none."""
+    manager = company.manager.email if company.manager is not None and company.manager.is_active else ""
+    return [manager] if manager else list(settings.CASE_NOTIFY_TO)
+
+
 def _tell_of_request(invitation: Invitation) -> None:
     company = invitation.company
     with audit.acting(CUSTOMER):
         audit.record("invitation_link_asked_for", invitation)
-    manager = company.manager.email if company.manager is not None and company.manager.is_active else ""
     outbox.put(
         MailKind.LINK_ASKED,
-        to=[manager] if manager else settings.CASE_NOTIFY_TO,
+        to=staff_of(company),
         subject=lambda: _("%(company)s asks for a new link") % {"company": company.legal_name},
         context={"invitation": invitation, "company": company, "page": outbox.page_of(company)},
         company=company,
