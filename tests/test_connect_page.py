@@ -15,11 +15,13 @@ from django.db import connection as database
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
+from django.utils.formats import date_format
 from pytest_django.fixtures import Settings
 
 from feeds import tasks
 from feeds.models import AuditEntry, Company, Connection, Invitation, InvitationKey, Knock, Mail
-from feeds.services import door, invitation_keys, invitations, knocks, onboarding, sync
+from feeds.services import door, invitation_keys, invitations, knocks, onboarding, sync, timeline
+from feeds.services.errors import Refused
 from feeds.states import CalloutState, InvitationPurpose, InvitationState, MailKind, OnboardingState
 from tests.factories import CalloutVersionFactory, CompanyFactory, SourceAccountFactory, UserFactory
 from tests.sandbox_process import ROOT, SandboxProcess
@@ -699,3 +701,59 @@ def test_an_ipv4_address_written_as_ipv6_is_itself_and_no_network(client: Client
         client.get(f"/connect/guess-{number}", REMOTE_ADDR="::ffff:192.0.2.7")
     assert client.get(address, REMOTE_ADDR="192.0.2.7").status_code == 429
     assert client.get(address, REMOTE_ADDR="::ffff:192.0.2.8").status_code == 200
+
+
+# --- Asking again ----------------------------------------------------------------------------------------------------
+@pytest.mark.django_db
+def test_who_asks_again_another_day_is_heard_again_and_no_oftener(
+    client: Client, ready: Company, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.CASE_NOTIFY_TO = ["support@bank.example"]
+    invitation = invite(ready)
+    addresses = [address_of(invitation) for _ in range(2)]
+    invitations.revoke(invitation, actor=RM, reason="sent to the wrong person")
+    start = timezone.now()
+    for hours, told in ((0, 1), (1, 0), (25, 1), (26, 0), (50, 1)):
+        now = start + timedelta(hours=hours)
+        monkeypatch.setattr(timezone, "now", lambda now=now: now)
+        for address in addresses:
+            assert client.post(address).status_code == 404
+        assert f"{told} asked for a new link" in tasks.end_invitations()
+    assert Mail.objects.filter(kind=MailKind.LINK_ASKED).count() == 3
+
+
+@pytest.mark.django_db
+def test_the_link_of_a_connected_customer_that_was_withdrawn_still_asks_for_a_new_one(
+    client: Client, ready: Company, codat: SandboxProcess, settings: Settings
+) -> None:
+    settings.CASE_NOTIFY_TO = ["support@bank.example"]
+    invitation = invite(ready)
+    address = address_of(invitation)
+    client.post(address)
+    codat.connect(ready.codat_id, ready.connections.get().codat_id)
+    sync.refresh_company(ready, actor=RM)
+    assert "Your bank feed is connected" in client.get(address).content.decode()
+    invitations.revoke(invitation, actor=RM, reason="The mailbox was sold.")
+    assert client.get(address).status_code == 404
+    assert "Your request is noted" in client.post(address).content.decode()
+    assert "1 asked for a new link" in tasks.end_invitations()
+    invitation.refresh_from_db()
+    assert invitation.state == InvitationState.CONNECTED
+    with pytest.raises(Refused, match="opens nothing any more"):
+        invitations.revoke(invitation, actor=RM, reason="Again.")
+    withdrawn = next(it for it in timeline.of_company(ready).entries if it.title == "Invitation withdrawn")
+    assert withdrawn.text == "The mailbox was sold. The customer was connected, and stays so."
+
+
+@pytest.mark.django_db
+def test_the_timeline_says_when_the_customer_asked_and_whether_a_newer_invitation_was_there(
+    client: Client, ready: Company, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _invitation, address = closed(ready, "replaced")
+    asked = timezone.now()
+    client.post(address)
+    monkeypatch.setattr(timezone, "now", lambda: asked + timedelta(minutes=10))
+    tasks.end_invitations()
+    entry = next(it for it in timeline.of_company(ready).entries if it.title == "The customer asks for a new link")
+    assert f"Asked on {date_format(timezone.localtime(asked), 'DATETIME_FORMAT')}." in entry.text
+    assert entry.next_step == "A newer invitation was there already: send that one again, or call."

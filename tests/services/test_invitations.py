@@ -123,6 +123,43 @@ def test_the_next_reading_ends_the_invitation_of_who_has_connected_otherwise() -
     assert Mail.objects.get().kind == MailKind.CONNECTED
 
 
+@pytest.mark.parametrize("end", [InvitationEnd.EXPIRED, InvitationEnd.REPLACED])
+def test_who_pressed_in_time_and_connected_a_little_later_counts_and_gets_the_confirmation(end: InvitationEnd) -> None:
+    now = timezone.now()
+    invitation = waits_for_a_press()
+    path = path_of(invitation)
+    pressed = {"started_at": now - timedelta(minutes=10), "end": end, "ended_at": now - timedelta(minutes=1)}
+    Invitation.objects.update(**pressed)
+    connect_otherwise(invitation.company)
+    readings.after_reading(invitation.company)
+    invitation.refresh_from_db()
+    assert invitation.state == InvitationState.CONNECTED
+    assert Mail.objects.get().kind == MailKind.CONNECTED
+    # Of one that was replaced the link stays shut: somebody else may hold it.
+    opens = end == InvitationEnd.EXPIRED
+    assert Client().get(path).status_code == (200 if opens else 404)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"started_at": None},
+        {"ended_at": timezone.now() - timedelta(days=2)},
+        {"end": InvitationEnd.REVOKED},
+    ],
+    ids=["never pressed", "long over", "withdrawn"],
+)
+def test_what_ended_otherwise_or_long_ago_stays_as_it_ended(values: dict[str, object]) -> None:
+    now = timezone.now()
+    invitation = waits_for_a_press()
+    Invitation.objects.update(**{"started_at": now, "end": InvitationEnd.EXPIRED, "ended_at": now} | values)
+    connect_otherwise(invitation.company)
+    readings.after_reading(invitation.company)
+    invitation.refresh_from_db()
+    assert invitation.connected_at is None
+    assert not Mail.objects.exists()
+
+
 def test_what_was_connected_before_says_nothing_of_an_invitation_for_the_rest() -> None:
     invitation = waits_for_a_press()
     connect_otherwise(invitation.company)
