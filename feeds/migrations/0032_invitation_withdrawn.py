@@ -18,7 +18,7 @@ class Migration(migrations.Migration):
                 blank=True,
                 help_text="Since when the links of a connected customer's invitation open nothing any more.",
                 null=True,
-                verbose_name="withdrawn",
+                verbose_name="links withdrawn",
             ),
         ),
     ]

@@ -114,7 +114,7 @@ class Invitation(TimeStamped):
     linked_at = models.DateTimeField(_("linked"), null=True, blank=True)
     connected_at = models.DateTimeField(_("connected"), null=True, blank=True)
     withdrawn_at = models.DateTimeField(
-        _("withdrawn"),
+        _("links withdrawn"),
         null=True,
         blank=True,
         help_text=_("Since when the links of a connected customer's invitation open nothing any more."),
