@@ -49,9 +49,7 @@ TRIES = 15
 SHORTEST_WAIT = timedelta(minutes=1)
 """So long a customer must have waited before staff are told that waiting did not help, whatever the page says."""
 FORGET_AFTER = timedelta(minutes=10)
-"""After so long without a press, one who was asked for a moment begins anew."""
-
-
+"""So long after the first moment that a customer was asked for, the next one counts as the first."""
 _UNDER_WAY = (OnboardingState.QUEUED, OnboardingState.WORKING, OnboardingState.RETRYING)
 
 
