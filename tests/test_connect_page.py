@@ -716,8 +716,8 @@ def test_who_asks_again_another_day_is_heard_again_and_no_oftener(
     for hours, told in ((0, 1), (1, 0), (25, 1), (26, 0), (50, 1)):
         now = start + timedelta(hours=hours)
         monkeypatch.setattr(timezone, "now", lambda now=now: now)
-        for address in addresses:
-            assert client.post(address).status_code == 404
+        # A customer with two mails uses now the one, now the other.
+        assert client.post(addresses[hours % 2]).status_code == 404
         assert f"{told} asked for a new link" in tasks.end_invitations()
     assert Mail.objects.filter(kind=MailKind.LINK_ASKED).count() == 3
 
