@@ -327,7 +327,7 @@ _AUDITED: dict[type[models.Model], dict[str, Any]] = {
     Invitation: {
         "include_fields": [
             "company", "purpose", "contact_name", "contact_email", "language", "expires_at", "ended_at", "end",
-            "sent_at", "reminded_at", "opened_at", "started_at", "linked_at", "connected_at",
+            "sent_at", "reminded_at", "opened_at", "started_at", "linked_at", "connected_at", "withdrawn_at",
         ]
     },
     Incident: {"include_fields": ["opened_at", "released_at", "released_by_name", "note"]},

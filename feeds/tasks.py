@@ -16,7 +16,6 @@ from feeds.services import (
     callouts,
     cases,
     customer_mails,
-    door,
     drift,
     figures,
     health,
@@ -24,6 +23,7 @@ from feeds.services import (
     inbox,
     invitation_keys,
     invitations,
+    knocks,
     links,
     lockouts,
     notifications,
@@ -97,7 +97,7 @@ def clear_expired_links() -> str:
 @task
 def end_invitations() -> str:
     """Write down which invitations have run out and who asks for a new link; forget old keys, and wrong ones."""
-    door.prune_knocks()
+    knocks.prune()
     ended = invitations.end_expired()
     told = invitations.tell_of_requests()
     return f"{ended} ended, {told} asked for a new link, {invitation_keys.prune()} keys forgotten"

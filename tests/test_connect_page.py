@@ -15,11 +15,13 @@ from django.db import connection as database
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
+from django.utils.formats import date_format
 from pytest_django.fixtures import Settings
 
 from feeds import tasks
-from feeds.models import AuditEntry, Company, Invitation, InvitationKey, Knock, Mail
-from feeds.services import door, invitation_keys, invitations, onboarding, sync
+from feeds.models import AuditEntry, Company, Connection, Invitation, InvitationKey, Knock, Mail
+from feeds.services import door, invitation_keys, invitations, knocks, onboarding, sync, timeline
+from feeds.services.errors import Refused
 from feeds.states import CalloutState, InvitationPurpose, InvitationState, MailKind, OnboardingState
 from tests.factories import CalloutVersionFactory, CompanyFactory, SourceAccountFactory, UserFactory
 from tests.sandbox_process import ROOT, SandboxProcess
@@ -263,7 +265,7 @@ def test_the_team_hears_of_the_customer_whom_nobody_looks_after(
 @pytest.mark.django_db
 def test_guessing_is_stopped_for_a_while_even_for_a_key_that_is_right(client: Client, ready: Company) -> None:
     address = address_of(invite(ready))
-    for number in range(door.KNOCKS):
+    for number in range(knocks.KNOCKS):
         assert client.get(f"/connect/guess-{number}").status_code == 404
     assert client.get("/connect/guess-again").status_code == 429
     assert client.get(address).status_code == 429
@@ -308,7 +310,7 @@ def test_when_codat_gives_no_link_the_page_says_so_and_the_button_works_when_it_
 
 @pytest.mark.django_db
 def test_where_a_limit_makes_the_customer_wait_the_page_presses_again_and_gives_up_in_the_end(
-    client: Client, ready: Company, codat: SandboxProcess, settings: Settings
+    client: Client, ready: Company, codat: SandboxProcess, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings.CASE_NOTIFY_TO = ["support@bank.example"]
     ready.connections.update(link_url="", link_expires_at=None)
@@ -325,7 +327,11 @@ def test_where_a_limit_makes_the_customer_wait_the_page_presses_again_and_gives_
         assert again is not None
         waits.append(int(again[1]))
     assert 2000 <= waits[0] < waits[1] < 15_000  # milliseconds
+    # Who only says to have waited alarms nobody.
+    assert "One moment, please" in client.post(address, {"tries": door.TRIES}).content.decode()
     assert not Mail.objects.exists()
+    later = timezone.now() + timedelta(seconds=90)
+    monkeypatch.setattr(timezone, "now", lambda: later)
     answer = client.post(address, {"tries": door.TRIES})
     assert answer.status_code == 503
     assert "Too many customers" in answer.content.decode()
@@ -549,3 +555,205 @@ def test_two_presses_at_once_end_with_one_link_that_works(
         thread.join()
     assert len(set(answers)) == 1
     assert requests.get(answers[0], timeout=10).status_code == 200
+
+
+@pytest.mark.skipif(database.vendor == "sqlite", reason="SQLite has one writer at a time")
+@pytest.mark.django_db(transaction=True)
+def test_two_customers_who_meet_a_closed_codat_at_once_both_get_the_page_that_says_so(
+    codat: SandboxProcess, drain_queue: Callable[[], int], settings: Settings
+) -> None:
+    settings.CASE_NOTIFY_TO = ["support@bank.example"]
+    first, second = (address_of(invite(onboarded(drain_queue))) for _ in range(2))
+    Connection.objects.update(link_url="", link_expires_at=None)
+    codat.post_fault("status", "GET", "/companies/{id}/connections", times=None, status=503)
+    answers: list[int] = []
+
+    def press(address: str) -> None:
+        answers.append(Client(raise_request_exception=False).post(address).status_code)
+        database.close()
+
+    def another_is_quicker(execute: Callable[..., object], sql: str, *args: object) -> object:
+        """Between the moment at which there was no mail yet and the one at which it is written."""
+        if sql.startswith('INSERT INTO "feeds_mail"') and not answers:
+            other = threading.Thread(target=press, args=[second])
+            other.start()
+            other.join()
+        return execute(sql, *args)
+
+    with database.execute_wrapper(another_is_quicker):
+        press(first)
+    assert answers == [503, 503]
+    assert Mail.objects.get().kind == MailKind.DOOR_CLOSED
+
+
+# --- Alarms ----------------------------------------------------------------------------------------------------------
+@pytest.mark.django_db
+def test_a_crowd_and_a_spent_quota_are_told_each_for_itself(
+    client: Client, ready: Company, codat: SandboxProcess, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.CASE_NOTIFY_TO = ["support@bank.example"]
+    ready.connections.update(link_url="", link_expires_at=None)
+    address = address_of(invite(ready))
+    codat.post_fault("status", "GET", "/companies/{id}/connections", times=1, status=402)
+    assert "Too many customers" in client.post(address).content.decode()
+    with ExitStack() as crowd:
+        for _ in range(settings.PRESSES_AT_ONCE):
+            crowd.enter_context(door._place_to_wait())
+        assert "One moment" in client.post(address).content.decode()
+        later = timezone.now() + timedelta(seconds=90)
+        monkeypatch.setattr(timezone, "now", lambda: later)
+        monkeypatch.setattr(door, "LINE_PATIENCE", 0.01)
+        assert "Too many customers" in client.post(address, {"tries": door.TRIES}).content.decode()
+    assert Mail.objects.filter(kind=MailKind.DOOR_CLOSED).count() == 2
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("comes", ["presses", "looks"])
+@pytest.mark.parametrize(
+    ("values", "why"),
+    [
+        (
+            {"onboarding_state": "failed", "onboarding_error": "The country is not offered."},
+            "The country is not offered.",
+        ),
+        ({"gone_at": timezone.now()}, "Codat no longer has this company"),
+        ({"onboarding_state": "offboarded"}, "It is off-boarded."),
+    ],
+    ids=["failed", "gone", "off-boarded"],
+)
+def test_what_only_staff_can_mend_is_not_called_being_prepared_and_staff_are_told_once(
+    client: Client, comes: str, values: dict[str, object], why: str
+) -> None:
+    company = CompanyFactory(in_codat=True, manager=UserFactory(email="robin@bank.example"))
+    address = address_of(invite(company))
+    Company.objects.filter(pk=company.pk).update(**values)
+    page = client.get(address).content.decode()
+    assert "Something on our side has to be mended first" in page
+    assert f'data-opened="{address}/opened"' in page
+    assert not Mail.objects.exists()  # scanners alarm nobody
+    for _ in range(2):
+        answer = client.post(address if comes == "presses" else f"{address}/opened")
+        assert answer.status_code == (503 if comes == "presses" else 204)
+    mail = Mail.objects.get()
+    assert (mail.kind, mail.to, mail.company) == (MailKind.DOOR_CLOSED, "robin@bank.example", company)
+    assert mail.subject.startswith(f"{company.legal_name} cannot connect: {why}")
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("state", ["queued", "working", "retrying"])
+def test_a_company_that_is_made_again_is_being_prepared(client: Client, state: str) -> None:
+    company = CompanyFactory(in_codat=True)
+    address = address_of(invite(company))
+    Company.objects.filter(pk=company.pk).update(gone_at=timezone.now(), onboarding_state=state)
+    assert "We are preparing" in client.get(address).content.decode()
+
+
+@pytest.mark.django_db
+def test_a_link_that_vanished_meanwhile_is_not_fetched_past_those_who_wait(
+    client: Client, ready: Company, codat: SandboxProcess, settings: Settings
+) -> None:
+    address = address_of(invite(ready))
+
+    def vanishes(execute: Callable[..., object], sql: str, *args: object) -> object:
+        """Once the company is held, the link that looked live is gone."""
+        if "lease_token" in sql and sql.startswith("UPDATE"):
+            database.execute_wrappers.remove(vanishes)
+            Connection.objects.update(link_url="", link_expires_at=None)
+        return execute(sql, *args)
+
+    calls = codat.stats()["requests"]
+    with ExitStack() as crowd:
+        for _ in range(settings.PRESSES_AT_ONCE):
+            crowd.enter_context(door._place_to_wait())
+        database.execute_wrappers.append(vanishes)
+        assert "One moment, please" in client.post(address).content.decode()
+        assert codat.stats()["requests"] == calls
+    assert client.post(address).status_code == 303
+
+
+# --- Wrong keys ------------------------------------------------------------------------------------------------------
+@pytest.mark.django_db
+@pytest.mark.parametrize("why", ["revoked", "expired", "replaced"])
+def test_a_tab_left_open_on_a_link_that_ended_does_not_lock_its_network_out(
+    client: Client, ready: Company, why: str
+) -> None:
+    _invitation, ended = closed(ready, why)
+    for _ in range(knocks.KNOCKS + 1):
+        assert client.get(ended).status_code == 404
+    assert client.get(address_of(invite(ready))).status_code == 200
+
+
+@pytest.mark.django_db
+def test_guesses_from_one_ipv6_network_are_counted_together(client: Client, ready: Company) -> None:
+    address = address_of(invite(ready))
+    for number in range(knocks.KNOCKS):
+        client.get(f"/connect/guess-{number}", REMOTE_ADDR=f"2001:db8:0:1::{number:x}")
+    answer = client.get(address, REMOTE_ADDR="2001:db8:0:1:ffff::1")
+    assert answer.status_code == 429
+    assert 0 < int(answer["Retry-After"]) <= knocks.WINDOW.total_seconds()
+    assert client.get(address, REMOTE_ADDR="2001:db8:0:2::1").status_code == 200
+
+
+@pytest.mark.django_db
+def test_an_ipv4_address_written_as_ipv6_is_itself_and_no_network(client: Client, ready: Company) -> None:
+    address = address_of(invite(ready))
+    for number in range(knocks.KNOCKS):
+        client.get(f"/connect/guess-{number}", REMOTE_ADDR="::ffff:192.0.2.7")
+    assert client.get(address, REMOTE_ADDR="192.0.2.7").status_code == 429
+    assert client.get(address, REMOTE_ADDR="::ffff:192.0.2.8").status_code == 200
+
+
+# --- Asking again ----------------------------------------------------------------------------------------------------
+@pytest.mark.django_db
+def test_who_asks_again_another_day_is_heard_again_and_no_oftener(
+    client: Client, ready: Company, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.CASE_NOTIFY_TO = ["support@bank.example"]
+    invitation = invite(ready)
+    addresses = [address_of(invitation) for _ in range(2)]
+    invitations.revoke(invitation, actor=RM, reason="sent to the wrong person")
+    start = timezone.now()
+    for hours, told in ((0, 1), (1, 0), (25, 1), (26, 0), (50, 1)):
+        now = start + timedelta(hours=hours)
+        monkeypatch.setattr(timezone, "now", lambda now=now: now)
+        # A customer with two mails uses now the one, now the other.
+        assert client.post(addresses[hours % 2]).status_code == 404
+        assert f"{told} asked for a new link" in tasks.end_invitations()
+    assert Mail.objects.filter(kind=MailKind.LINK_ASKED).count() == 3
+
+
+@pytest.mark.django_db
+def test_the_link_of_a_connected_customer_that_was_withdrawn_still_asks_for_a_new_one(
+    client: Client, ready: Company, codat: SandboxProcess, settings: Settings
+) -> None:
+    settings.CASE_NOTIFY_TO = ["support@bank.example"]
+    invitation = invite(ready)
+    address = address_of(invitation)
+    client.post(address)
+    codat.connect(ready.codat_id, ready.connections.get().codat_id)
+    sync.refresh_company(ready, actor=RM)
+    assert "Your bank feed is connected" in client.get(address).content.decode()
+    invitations.revoke(invitation, actor=RM, reason="The mailbox was sold.")
+    assert client.get(address).status_code == 404
+    assert "Your request is noted" in client.post(address).content.decode()
+    assert "1 asked for a new link" in tasks.end_invitations()
+    invitation.refresh_from_db()
+    assert invitation.state == InvitationState.CONNECTED
+    with pytest.raises(Refused, match="opens nothing any more"):
+        invitations.revoke(invitation, actor=RM, reason="Again.")
+    withdrawn = next(it for it in timeline.of_company(ready).entries if it.title == "Invitation withdrawn")
+    assert withdrawn.text == "The mailbox was sold. The customer was connected, and stays so."
+
+
+@pytest.mark.django_db
+def test_the_timeline_says_when_the_customer_asked_and_whether_a_newer_invitation_was_there(
+    client: Client, ready: Company, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _invitation, address = closed(ready, "replaced")
+    asked = timezone.now()
+    client.post(address)
+    monkeypatch.setattr(timezone, "now", lambda: asked + timedelta(minutes=10))
+    tasks.end_invitations()
+    entry = next(it for it in timeline.of_company(ready).entries if it.title == "The customer asks for a new link")
+    assert f"Asked on {date_format(timezone.localtime(asked), 'DATETIME_FORMAT')}." in entry.text
+    assert entry.next_step == "A newer invitation was there already: send that one again, or call."

@@ -627,6 +627,7 @@ class CompanyAdmin(ActionsAdmin[Company]):
             _("Nothing is sent yet: on the next page you see the mail before it goes, or copy the link."),
             _("An invitation of %s for the same purpose that still works is replaced.") % company,
         ],
+        unavailable=invitations.why_not,
     )
     def invite_customer(self, request: HttpRequest, company: Company, data: dict[str, Any]) -> HttpResponse:
         invitation = invitations.invite(company, actor=current_actor(), **data)

@@ -113,6 +113,12 @@ class Invitation(TimeStamped):
     started_at = models.DateTimeField(_("started"), null=True, blank=True)
     linked_at = models.DateTimeField(_("linked"), null=True, blank=True)
     connected_at = models.DateTimeField(_("connected"), null=True, blank=True)
+    withdrawn_at = models.DateTimeField(
+        _("links withdrawn"),
+        null=True,
+        blank=True,
+        help_text=_("Since when the links of a connected customer's invitation open nothing any more."),
+    )
     presses = models.PositiveIntegerField(_("times pressed"), default=0)
 
     objects = InvitationQuerySet.as_manager()
@@ -158,9 +164,10 @@ class Invitation(TimeStamped):
     def opens_page(self, now: datetime) -> bool:
         """Whether a key of it opens the page at `now`: a connected customer may still come back to see how it stands.
 
-        Once such a one is withdrawn, there is no key any more.
+        Not once such a one is withdrawn.
         """
-        return self.is_live(now) or (self.end == InvitationEnd.CONNECTED and self.expires_at > now)
+        shows_how_it_stands = self.end == InvitationEnd.CONNECTED and self.withdrawn_at is None
+        return self.is_live(now) or (shows_how_it_stands and self.expires_at > now)
 
     @property
     def mail_language(self) -> str:
@@ -203,6 +210,9 @@ class InvitationKey(models.Model):
         help_text=_("When the customer did so with this key, after it had stopped working."),
     )
     staff_told = models.BooleanField(_("staff were told"), default=False, editable=False)
+    told_at = models.DateTimeField(
+        _("staff were told at"), null=True, editable=False, help_text=_("Of the last request that was told.")
+    )
     created_at = models.DateTimeField(_("made"), auto_now_add=True)
 
     class Meta:

@@ -159,8 +159,8 @@ def authenticate(token: str, *, scope: ApiScope, address: str) -> ApiKey:
     key = ApiKey.objects.filter(prefix=match[1] if match else "").select_related("manager").first()
     is_right = constant_time_compare(_digest(token), key.digest if key else _NO_KEY)
     if key is None or not is_right or not key.is_live(now):
-        knocks.refuse_if_too_many(address)
-        knocks.count(address)
+        knocks.refuse_if_too_many(address, who=knocks.PROGRAMS)
+        knocks.count(address, who=knocks.PROGRAMS)
         raise WrongKey
     _count_call(key, now)
     if scope not in key.scope_names:

@@ -18,7 +18,7 @@ from django.utils.translation import gettext as _
 from feeds import audit, queue
 from feeds.audit import Actor
 from feeds.models import Invitation, Mail
-from feeds.services import outbox
+from feeds.services import link_need, outbox
 from feeds.services.errors import Refused
 from feeds.services.invitation_keys import refuse_unless_live
 from feeds.states import InvitationPurpose, MailKind, Text
@@ -88,7 +88,10 @@ def confirm(invitation: Invitation) -> None:
 
 
 def remind() -> int:
-    """Write the reminder of every invitation that is due for it; how many. One each, in the customer's office hours."""
+    """Write the reminder of every invitation that is due for it; how many. One each, in the customer's office hours.
+
+    None for a customer who has connected otherwise, with a link that staff showed or by another invitation.
+    """
     now = timezone.now()
     since = now - timedelta(days=settings.INVITATION_REMIND_DAYS)
     due = Invitation.objects.live(now).filter(sent_at__lte=since, reminded_at__isnull=True).select_related("company")
@@ -97,6 +100,8 @@ def remind() -> int:
         with transaction.atomic():
             invitation = Invitation.objects.select_for_update(of=("self",)).select_related("company").get(pk=pk)
             if invitation.reminded_at or not invitation.is_live(now) or not is_office_hour(now, _zone(invitation)):
+                continue
+            if link_need.has_nothing_left(invitation.company):
                 continue
             invitation.reminded_at = now
             invitation.save(update_fields=["reminded_at", "updated_at"])
@@ -136,9 +141,7 @@ def why_no_bounce(mail: Mail) -> Text:
 
 def _write(kind: MailKind, invitation: Invitation, *, key: str = "") -> None:
     text = draft(kind, invitation)
-    if key and Mail.objects.filter(key=key).exists():
-        return
-    Mail.objects.create(
+    mail = Mail(
         kind=kind,
         key=key,
         to=text.to,
@@ -149,6 +152,7 @@ def _write(kind: MailKind, invitation: Invitation, *, key: str = "") -> None:
         company=invitation.company,
         next_attempt_at=timezone.now(),
     )
+    outbox.store(mail)
 
 
 def _bounced(address: str) -> bool:

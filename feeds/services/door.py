@@ -16,21 +16,23 @@ from enum import StrEnum
 
 import structlog
 from django.conf import settings
+from django.core.cache import cache
 from django.db import transaction
 from django.db.models import F
 from django.utils import timezone
-from django.utils.crypto import salted_hmac
 from django.utils.translation import gettext
 
 from feeds import audit, queue
 from feeds.banking import mask
 from feeds.codat.errors import CodatError, LimiterBusy, PaymentRequired, QuotaExhausted, RateLimited
-from feeds.models import Company, Connection, Invitation, InvitationKey, Knock, SourceAccount
-from feeds.services import invitation_keys, link_need, mirror, outbox, sync
+from feeds.models import Company, Connection, Invitation, InvitationKey, SourceAccount
+from feeds.services import invitation_keys, invitations, knocks, link_need, mirror, outbox, sync
 from feeds.services.errors import Refused
 from feeds.services.invitation_keys import CUSTOMER
+from feeds.services.knocks import TooManyKnocks as TooManyKnocks
 from feeds.services.onboarding import FINAL_STATES
-from feeds.states import AccountStatus, MailKind
+from feeds.states import AccountStatus, MailKind, OnboardingState
+from feeds.wording import retold
 
 log = structlog.get_logger(__name__)
 
@@ -44,9 +46,11 @@ LINE_PATIENCE = 2.0
 """Seconds that a few of those who were asked for a moment wait for a place among those who wait for Codat."""
 TRIES = 15
 """How often the page presses again by itself, a little later each time; a minute and a half in all."""
-WINDOW = timedelta(minutes=10)
-KNOCKS = 30
-"""Wrong keys from one address in one window, after which it gets no answer until the window ends."""
+SHORTEST_WAIT = timedelta(minutes=1)
+"""So long a customer must have waited before staff are told that waiting did not help, whatever the page says."""
+FORGET_AFTER = timedelta(minutes=10)
+"""So long after the first moment that a customer was asked for, the next one counts as the first."""
+_UNDER_WAY = (OnboardingState.QUEUED, OnboardingState.WORKING, OnboardingState.RETRYING)
 
 
 class Standing(StrEnum):
@@ -55,6 +59,8 @@ class Standing(StrEnum):
     READY = "ready"
     PREPARING = "preparing"
     CONNECTED = "connected"
+    FAULT = "fault"
+    """Nothing goes on by itself: onboarding has failed, or Codat no longer has the company. Staff have to see to it."""
     FINISHED = "finished"
     """It was connected by this invitation and is no longer, or not whole: that takes a new invitation."""
 
@@ -73,10 +79,6 @@ class Closed(StrEnum):
 
 class _TooManyFetches(Exception):
     """Enough presses of this process wait for Codat."""
-
-
-class TooManyKnocks(Exception):
-    """This address has come with too many wrong keys."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,11 +127,10 @@ def find(key: str, *, address: str, asks: bool = False) -> Invitation | None:
     """The live invitation that `key` opens; None for a key that is wrong, withdrawn or too old, all alike.
 
     `address` is where the request came from; `asks`: whether the customer presses the button, which on the page of a
-    link that opens nothing asks staff for a new one. Raises TooManyKnocks once it has brought too many such keys.
+    link that opens nothing asks staff for a new one. Raises TooManyKnocks once it has brought too many keys that never
+    were ours: who holds a link that has ended guesses nothing, and a tab left open must not lock its network out.
     """
-    knocker = _knocker(address)
-    if _is_blocked(knocker):
-        raise TooManyKnocks
+    knocks.refuse_if_too_many(address, who=knocks.CUSTOMERS)
     found = (
         InvitationKey.objects.filter(digest=invitation_keys.digest(key)).select_related("invitation__company").first()
     )
@@ -137,7 +138,7 @@ def find(key: str, *, address: str, asks: bool = False) -> Invitation | None:
         return found.invitation
     # One transaction, so that committing takes the same time whether or not the key was ever one.
     with transaction.atomic():
-        _count_knock(knocker)
+        knocks.count(address, who=knocks.CUSTOMERS, by=0 if found else 1)
         if asks:
             invitation_keys.ask(key)
     return None
@@ -163,6 +164,8 @@ def opened(invitation: Invitation) -> None:
     """A person looks at the page: told by the page itself, because scanners fetch it as well."""
     with audit.acting(CUSTOMER):
         _write_once(invitation, "opened_at")
+        if page(invitation).standing == Standing.FAULT:
+            _tell_of_fault(invitation.company)
 
 
 def press(invitation: Invitation, *, tries: int = 0) -> Pressed:
@@ -174,6 +177,9 @@ def press(invitation: Invitation, *, tries: int = 0) -> Pressed:
         company = invitation.company
         connection = mirror.live_connection(company)
         standing = page(invitation).standing
+        if standing == Standing.FAULT:
+            _tell_of_fault(company)
+            return Pressed(closed=Closed.FAULT)
         if connection is None or standing != Standing.READY:
             return Pressed(closed=Closed.PREPARING if standing == Standing.READY else Closed(standing))
         try:
@@ -189,20 +195,26 @@ def press(invitation: Invitation, *, tries: int = 0) -> Pressed:
             return _in_a_moment(invitation, tries, error)
         except CodatError as error:
             return _shut(invitation, Closed.CODAT_DOWN if error.retryable else Closed.FAULT, error)
+        if tries:
+            cache.delete(_waits(invitation))
         _note_start(invitation)
         return Pressed(url=url)
-
-
-def prune_knocks() -> int:
-    """Forget windows that are over; how many."""
-    return Knock.objects.filter(window__lt=timezone.now() - 2 * WINDOW).delete()[0]
 
 
 # --- How it is done --------------------------------------------------------------------------------------------------
 def _standing(invitation: Invitation, connection: Connection | None, accounts: list[SourceAccount]) -> Standing:
     standing = standing_of_company(invitation.company, connection, accounts)
     has_served = invitation.connected_at is not None
-    return Standing.FINISHED if has_served and standing != Standing.CONNECTED else standing
+    if has_served and standing != Standing.CONNECTED:
+        return Standing.FINISHED
+    return Standing.FAULT if standing == Standing.PREPARING and _is_at_fault(invitation.company) else standing
+
+
+def _is_at_fault(company: Company) -> bool:
+    """Whether it stays as it is until staff do something."""
+    is_under_way = company.onboarding_state in _UNDER_WAY
+    needs_staff = company.onboarding_state in (OnboardingState.FAILED, OnboardingState.OFFBOARDED)
+    return needs_staff or (company.gone_at is not None and not is_under_way)
 
 
 def standing_of_company(company: Company, connection: Connection | None, accounts: list[SourceAccount]) -> Standing:
@@ -218,13 +230,18 @@ def standing_of_company(company: Company, connection: Connection | None, account
 def _link(company: Company, connection: Connection, *, has_waited: bool) -> str:
     """A link that Codat accepts now. Two presses at once wait for each other, and the second gets the first one's."""
     if connection.has_live_link(timezone.now() + REUSE_FOR):
-        return _hand_over(company, connection, patience=SHORT_PATIENCE)
+        try:
+            return _hand_over(company, connection, patience=SHORT_PATIENCE, may_ask=False)
+        except sync.NoLinkHeld:
+            connection.refresh_from_db()  # it vanished just now: a fresh one takes a place, as any other
     with _place_to_wait(has_waited=has_waited):
-        return _hand_over(company, connection, patience=PATIENCE)
+        return _hand_over(company, connection, patience=PATIENCE, may_ask=True)
 
 
-def _hand_over(company: Company, connection: Connection, *, patience: float) -> str:
-    return sync.hand_over_link(company, connection, actor=CUSTOMER, reuse_for=REUSE_FOR, patience=patience)
+def _hand_over(company: Company, connection: Connection, *, patience: float, may_ask: bool) -> str:
+    return sync.hand_over_link(
+        company, connection, actor=CUSTOMER, reuse_for=REUSE_FOR, patience=patience, may_ask=may_ask
+    )
 
 
 _places = threading.BoundedSemaphore(settings.PRESSES_AT_ONCE)
@@ -258,11 +275,23 @@ def _wait_in_line() -> bool:
 
 def _in_a_moment(invitation: Invitation, tries: int, error: CodatError | None) -> Pressed:
     """Ask for a moment, after which the page presses again; staff are told only when that did not help."""
-    if tries >= TRIES:
+    has_waited = _has_waited(invitation)  # asked at every moment: the first one starts the clock
+    if has_waited and tries >= TRIES:
         return _shut(invitation, Closed.BUSY, error)
     # Scattered, so that a crowd does not come back as one; later each time, as the crowd is large.
     seconds = 2 + tries / 2 + random.uniform(0, 2)  # noqa: S311 - no secret
     return Pressed(closed=Closed.MOMENT, again_after=round(seconds * 1000))
+
+
+def _has_waited(invitation: Invitation) -> bool:
+    """Whether it is a while since this invitation was first asked for a moment: the page only says how often it was."""
+    now = timezone.now().timestamp()
+    since = cache.get_or_set(_waits(invitation), now, FORGET_AFTER.total_seconds())
+    return now - (since or now) >= SHORTEST_WAIT.total_seconds()
+
+
+def _waits(invitation: Invitation) -> str:
+    return f"feeds.door.waits.{invitation.pk}"
 
 
 def _note_start(invitation: Invitation) -> None:
@@ -298,29 +327,30 @@ def _shut(invitation: Invitation, closed: Closed, error: CodatError | None) -> P
             to=settings.CASE_NOTIFY_TO,
             subject=lambda: gettext("Customers cannot connect: %(why)s") % {"why": why()},
             context={"why": why, "company": invitation.company, "at": timezone.now()},
-            key=f"door {closed.value} {timezone.now():%Y-%m-%d}",
+            key=f"door {closed.value} {type(error).__name__ if error else 'crowd'} {timezone.now():%Y-%m-%d}",
         )
         queue.enqueue(queue.SEND_MAILS)
     return Pressed(closed=closed)
 
 
-def _knocker(address: str) -> str:
-    return salted_hmac("feeds.door", address, algorithm="sha256").hexdigest()
+def _tell_of_fault(company: Company) -> None:
+    """Tell who looks after the company, once a day, that its customer came and cannot connect."""
+    log.warning("door_at_fault", company=company.pk, state=company.onboarding_state)
 
+    def why() -> str:
+        if company.onboarding_state == OnboardingState.OFFBOARDED:
+            return gettext("It is off-boarded. Withdraw its invitation, or call the customer.")
+        return retold(company.onboarding_error) or gettext("Codat no longer has this company.")
 
-def _window() -> datetime:
-    seconds = int(WINDOW.total_seconds())
-    now = int(timezone.now().timestamp())
-    return datetime.fromtimestamp(now - now % seconds, tz=timezone.get_default_timezone())
-
-
-def _is_blocked(knocker: str) -> bool:
-    return Knock.objects.filter(address=knocker, window=_window(), count__gte=KNOCKS).exists()
-
-
-def _count_knock(knocker: str) -> None:
-    window = _window()
-    knocks = Knock.objects.filter(address=knocker, window=window)
-    if not knocks.update(count=F("count") + 1):
-        Knock.objects.get_or_create(address=knocker, window=window)
-        knocks.update(count=F("count") + 1)
+    with transaction.atomic():
+        outbox.put(
+            MailKind.DOOR_CLOSED,
+            to=invitations.staff_of(company),
+            subject=lambda: (
+                gettext("%(company)s cannot connect: %(why)s") % {"company": company.legal_name, "why": why()}
+            ),
+            context={"why": why, "company": company, "at": timezone.now()},
+            company=company,
+            key=f"door company {company.pk} {timezone.now():%Y-%m-%d}",
+        )
+        queue.enqueue(queue.SEND_MAILS)

@@ -28,6 +28,8 @@ CUSTOMER = Actor(name="customer", source="connect page")
 KEY_BYTES = 32
 SHOWN, MAILED, API = "screen", "mail", "api"
 """What a key was made for."""
+TOLD_FOR = timedelta(days=1)
+"""So long staff are told nothing more of a customer who asks for a new link and asks again."""
 KEPT_FOR = timedelta(days=90)
 """So long after its invitation would have run out, a key is known: a customer may still ask with it for a new link."""
 
@@ -73,8 +75,13 @@ def prune() -> int:
 
 
 def ask(key: str) -> None:
-    """Note that the holder of `key` asks for a new link. As many queries whether or not the key was ever one."""
-    InvitationKey.objects.filter(digest=digest(key), asked_at__isnull=True).update(asked_at=timezone.now())
+    """Note that the holder of `key` asks for a new link. As many queries whether or not the key was ever one.
+
+    Staff who were told of an earlier request within `TOLD_FOR` know, so another one is none.
+    """
+    now = timezone.now()
+    is_news = Q(asked_at__isnull=True) | Q(staff_told=True, told_at__lte=now - TOLD_FOR)
+    InvitationKey.objects.filter(is_news, digest=digest(key)).update(asked_at=now, staff_told=False)
 
 
 def digest(key: str) -> str:

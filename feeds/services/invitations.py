@@ -4,20 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from django.conf import settings
 from django.db import transaction
+from django.db.models import Exists, F, Max, Min, OuterRef, Q
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from feeds import audit, queue
 from feeds.audit import Actor
 from feeds.models import Company, Connection, Invitation, InvitationKey, SourceAccount
-from feeds.services import customer_mails, link_need, mirror, outbox
+from feeds.services import customer_mails, link_need, outbox
 from feeds.services.errors import Refused
-from feeds.services.invitation_keys import CUSTOMER
+from feeds.services.invitation_keys import CUSTOMER, TOLD_FOR
 from feeds.states import AccountStatus, ConnectionStatus, InvitationEnd, InvitationPurpose, MailKind, Text
+
+LATE = timedelta(days=1)
+"""So long after an invitation ended by one of `LATE_ENDS` it still counts who had pressed before."""
+LATE_ENDS = (InvitationEnd.EXPIRED, InvitationEnd.REPLACED)
+"""Ends before which a customer may have gone on to Codat, whose page lives on for a while."""
 
 
 def invite(
@@ -35,10 +41,10 @@ def invite(
     `days`: how long it lives. `language`: of page and mails; "" lets the customer's browser decide, and mails are in
     the company's.
 
-    Raises Refused when the company no longer exists in Codat.
+    Raises Refused with what `why_not` says.
     """
-    if company.gone_at is not None:
-        raise Refused(_("Codat no longer has this company. Press Retry on its page first, then invite."))
+    if why := why_not(company):
+        raise Refused(str(why))
     now = timezone.now()
     with transaction.atomic(), audit.acting(actor):
         Company.objects.select_for_update().get(pk=company.pk)
@@ -54,6 +60,15 @@ def invite(
             made_by_name=actor.name,
             expires_at=now + timedelta(days=days or settings.INVITATION_DAYS),
         )
+
+
+def why_not(company: Company) -> Text:
+    """Why an invitation would lead its customer nowhere; empty when nothing speaks against it."""
+    if company.gone_at is not None:
+        return _("Codat no longer has this company. Press Retry on its page first, then invite.")
+    if link_need.has_nothing_left(company):
+        return _("Every account is connected: there is nothing to invite to.")
+    return ""
 
 
 def planned(company: Company, purpose: InvitationPurpose) -> Invitation:
@@ -96,9 +111,8 @@ def why_not_contact(company: Company, purpose: InvitationPurpose) -> Text:
         return _("It has no contact with a name and an e-mail address. Fill them in on its page.")
     if not company.is_in_codat or company.gone_at is not None:
         return _("It is not in Codat. Onboard it first.")
-    connection = mirror.live_connection(company)
-    if connection is not None and not link_need.is_needed(connection):
-        return _("Every account is connected: there is nothing to invite to.")
+    if why := why_not(company):
+        return why
     if Invitation.objects.live(timezone.now()).filter(company=company, purpose=purpose).exists():
         return _("It has an invitation that still works. Send that one again, or renew it, on its own page.")
     return ""
@@ -107,14 +121,16 @@ def why_not_contact(company: Company, purpose: InvitationPurpose) -> Text:
 def revoke(invitation: Invitation, *, actor: Actor, reason: str) -> None:
     """Its addresses open nothing from now on. Raises Refused when they already do not.
 
-    Of a connected customer's, which shows how it stands and gives no link, the keys are forgotten: how it ended stays.
+    Of a connected customer's, which shows how it stands and gives no link, how it ended stays. Keys are kept, so that
+    their holder can ask for a new link.
     """
     with transaction.atomic(), audit.acting(replace(actor, reason=reason)):
         invitation = _locked(invitation)
         if why := why_not_revoke(invitation):
             raise Refused(str(why))
         if invitation.end == InvitationEnd.CONNECTED:
-            invitation.keys.all().delete()
+            invitation.withdrawn_at = timezone.now()
+            invitation.save(update_fields=["withdrawn_at", "updated_at"])
         else:
             _end(invitation, InvitationEnd.REVOKED)
         audit.record("invitation_revoked", invitation, reason=reason)
@@ -157,36 +173,52 @@ def end_expired() -> int:
 
 
 def tell_of_requests() -> int:
-    """Tell staff, once for each invitation, that its customer asks for a new link; how many were told of.
+    """Tell staff, once a day for each invitation, that its customer asks for a new link; how many were told of.
 
     The customer's manager, or the team where there is none.
     """
+    now = timezone.now()
     asked = InvitationKey.objects.filter(asked_at__isnull=False, staff_told=False)
     told = 0
     for invitation_id in set(asked.order_by("asked_at").values_list("invitation", flat=True)[:500]):
         with transaction.atomic():
             invitation = Invitation.objects.select_for_update().get(pk=invitation_id)
-            is_new = not invitation.keys.filter(staff_told=True).exists()
-            if invitation.keys.filter(asked_at__isnull=False, staff_told=False).update(staff_told=True) and is_new:
-                _tell_of_request(invitation)
+            untold = invitation.keys.filter(asked_at__isnull=False, staff_told=False)
+            asked_at = untold.aggregate(at=Min("asked_at"))["at"]
+            if asked_at is None:
+                continue
+            # With another of its links it may have asked before.
+            last = invitation.keys.filter(told_at__gt=asked_at - TOLD_FOR).aggregate(at=Max("told_at"))["at"]
+            untold.update(staff_told=True, told_at=last or now)
+            if last is None:
+                _tell_of_request(invitation, asked_at)
                 told += 1
     if told:
         queue.enqueue(queue.SEND_MAILS)
     return told
 
 
-def _tell_of_request(invitation: Invitation) -> None:
-    company = invitation.company
-    with audit.acting(CUSTOMER):
-        audit.record("invitation_link_asked_for", invitation)
+def staff_of(company: Company) -> list[str]:
+    """Whom to write to about one customer: its manager, or the team where there is none."""
     manager = company.manager.email if company.manager is not None and company.manager.is_active else ""
+    return [manager] if manager else list(settings.CASE_NOTIFY_TO)
+
+
+def _tell_of_request(invitation: Invitation, asked_at: datetime) -> None:
+    company = invitation.company
+    newer = Invitation.objects.live(timezone.now()).filter(company=company).order_by("pk").last()
+    with audit.acting(CUSTOMER):
+        # A request is noted where nothing may tell a right key from a wrong one, so its entry is written later.
+        audit.record(
+            "invitation_link_asked_for", invitation, asked_at=asked_at.isoformat(), newer=newer.pk if newer else 0
+        )
     outbox.put(
         MailKind.LINK_ASKED,
-        to=[manager] if manager else settings.CASE_NOTIFY_TO,
+        to=staff_of(company),
         subject=lambda: _("%(company)s asks for a new link") % {"company": company.legal_name},
         context={"invitation": invitation, "company": company, "page": outbox.page_of(company)},
         company=company,
-        key=f"invitation {invitation.pk} asked",
+        key=f"invitation {invitation.pk} asked {asked_at:%Y-%m-%d %H:%M:%S}",
     )
 
 
@@ -194,13 +226,28 @@ def _tell_of_request(invitation: Invitation) -> None:
 def observe(companies: Collection[Company]) -> None:
     """Write how far the customers came, by what the mirror shows. Call inside the reading's transaction.
 
-    One query where nobody has been invited.
+    Who pressed shortly before the invitation ran out, or was replaced, may connect after it: `LATE`.
+
+    Who never pressed the button may be connected all the same, by a link that staff showed or another invitation. One
+    query where nobody has been invited.
     """
-    waiting = Invitation.objects.filter(
-        company__in=[company.pk for company in companies], ended_at__isnull=True, started_at__isnull=False
+    linked = Connection.objects.filter(
+        company=OuterRef("company"), gone_at__isnull=True, status=ConnectionStatus.LINKED
     )
-    for invitation in waiting:
-        _note_progress(invitation)
+    late = Q(
+        end__in=LATE_ENDS,
+        started_at__isnull=False,
+        connected_at__isnull=True,
+        ended_at__gte=timezone.now() - LATE,
+    )
+    waiting = Invitation.objects.filter(Exists(linked), Q(ended_at__isnull=True) | late, company__in=companies)
+    confirmed: set[tuple[int, str]] = set()
+    # Who pressed comes first: of several mails to one contact, theirs is written.
+    for invitation in waiting.order_by(F("started_at").desc(nulls_last=True), "pk"):
+        contact = (invitation.company_id, invitation.contact_email)
+        if _note_progress(invitation) and contact not in confirmed and _has_heard(invitation):
+            customer_mails.confirm(invitation)
+            confirmed.add(contact)
 
 
 def progress(company: Company) -> tuple[int, int]:
@@ -213,24 +260,32 @@ def progress(company: Company) -> tuple[int, int]:
     return statuses.count(AccountStatus.CONNECTED), len(statuses)
 
 
-def _note_progress(invitation: Invitation) -> None:
-    connection = Connection.objects.filter(company=invitation.company_id, gone_at__isnull=True).first()
-    if connection is None or connection.status != ConnectionStatus.LINKED:
-        return
+def _has_heard(invitation: Invitation) -> bool:
+    """Whether its customer knows of it: was mailed, or came."""
+    return invitation.sent_at is not None or invitation.started_at is not None
+
+
+def _note_progress(invitation: Invitation) -> bool:
+    """Write it, of a company whose connection is Linked; whether every account is connected now."""
     connected, total = progress(invitation.company)
+    is_connected = total > 0 and connected == total
     now, written = timezone.now(), []
-    # One that is to reconnect may be Linked all along: it is the accounts that tell.
-    if invitation.linked_at is None and connected:
+    # One that is to reconnect may be Linked all along: it is the accounts that tell. What some accounts did before the
+    # customer pressed tells nothing.
+    if invitation.linked_at is None and connected and (invitation.started_at is not None or is_connected):
         invitation.linked_at = now
         written.append("linked_at")
-    if invitation.connected_at is None and total and connected == total:
+    if is_connected:
+        if invitation.end == InvitationEnd.REPLACED:
+            # It was replaced, perhaps because somebody else had its link: that opens nothing again.
+            invitation.withdrawn_at = now
+            written.append("withdrawn_at")
         invitation.connected_at = invitation.ended_at = now
         invitation.end = InvitationEnd.CONNECTED
         written += ["connected_at", "ended_at", "end"]
     if written:
         invitation.save(update_fields=[*written, "updated_at"])
-    if "connected_at" in written:
-        customer_mails.confirm(invitation)
+    return is_connected
 
 
 def _locked(invitation: Invitation) -> Invitation:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from django.db.models import Exists, OuterRef, Q, QuerySet
 
-from feeds.models import Connection, SourceAccount
+from feeds.models import Company, Connection, SourceAccount
 from feeds.states import UNCONNECTED, AccountStatus, ConnectionStatus, link_is_needed
 
 UNCONNECTED_KNOWN, DISCONNECTED_KNOWN = "has_unconnected_account", "has_disconnected_account"
@@ -25,6 +25,14 @@ def is_needed(connection: Connection) -> bool:
     """Whether this connection's customer needs a link. A query for a Linked one that did not come from `annotated`."""
     is_linked = connection.status == ConnectionStatus.LINKED
     return link_is_needed(connection.status, account_is_unconnected=is_linked and has_unconnected_account(connection))
+
+
+def has_nothing_left(company: Company) -> bool:
+    """Whether an invitation would lead nowhere: linked, every account read by QuickBooks, none on its way to Codat."""
+    connection = Connection.objects.filter(company=company, gone_at__isnull=True).first()
+    if connection is None or is_needed(connection):
+        return False
+    return not SourceAccount.objects.filter(company=company, gone_at__isnull=True, connection__isnull=True).exists()
 
 
 def has_unconnected_account(connection: Connection) -> bool:

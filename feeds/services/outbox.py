@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import structlog
 from django.conf import settings
 from django.core.mail import EmailMultiAlternatives
-from django.db import transaction
+from django.db import IntegrityError, transaction
 from django.db.models import Q
 from django.template.loader import render_to_string
 from django.urls import reverse
@@ -65,11 +65,12 @@ def put(
     written again. `company`: whom it is about, when no `case` says so. Nothing is written when there is nobody to send
     to. Whether one was written.
     """
-    if not to or (key and Mail.objects.filter(key=key).exists()):
+    if not to or _is_written(key):
         return False
+    written = False
     for number, (language, addresses) in enumerate(preferences.by_language(to).items()):
         with translation.override(language):
-            _write(
+            written |= _write(
                 kind,
                 to=addresses,
                 subject=subject if isinstance(subject, str) else subject(),
@@ -78,7 +79,24 @@ def put(
                 company=case.company if case is not None else company,
                 key=f"{key} {language}" if key and number else key,
             )
+    return written
+
+
+def store(mail: Mail) -> bool:
+    """Store a new mail; False when one with its key is there, even if another process wrote it this very moment."""
+    try:
+        # Of its own, so that the caller's transaction goes on.
+        with transaction.atomic():
+            mail.save(force_insert=True)
+    except IntegrityError:
+        if _is_written(mail.key):
+            return False
+        raise
     return True
+
+
+def _is_written(key: str) -> bool:
+    return bool(key) and Mail.objects.filter(key=key).exists()
 
 
 def _write(
@@ -90,9 +108,9 @@ def _write(
     case: Case | None,
     company: Company | None,
     key: str,
-) -> None:
+) -> bool:
     values = {**context, "subject": subject, "site_url": settings.SITE_URL}
-    Mail.objects.create(
+    mail = Mail(
         kind=kind,
         key=key,
         to=",".join(to),
@@ -103,6 +121,7 @@ def _write(
         company=company,
         next_attempt_at=timezone.now(),
     )
+    return store(mail)
 
 
 def page_of(row: Company | Approval | AccessGrant | Case | Incident | CalloutVersion) -> str:

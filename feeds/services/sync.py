@@ -196,18 +196,31 @@ def _shown(row: Connection | SourceAccount) -> str:
     return str(row.status_meaning.label)
 
 
+class NoLinkHeld(Refused):
+    """The link that the caller saw is gone, or about to run out, and Codat was not to be asked."""
+
+
 def hand_over_link(
-    company: Company, connection: Connection, *, actor: Actor, reuse_for: timedelta, patience: float
+    company: Company,
+    connection: Connection,
+    *,
+    actor: Actor,
+    reuse_for: timedelta,
+    patience: float,
+    may_ask: bool = True,
 ) -> str:
     """A link for the customer who waits for it now: the one we hold if it lives `reuse_for` longer, else a fresh one.
 
     Asks only when it must, because a fresh link may kill the one that the customer has open. Raises CodatError, and
-    Refused when somebody holds the company for more than `patience` seconds, or when Codat gives no link.
+    Refused when somebody holds the company for more than `patience` seconds, or when Codat gives no link; NoLinkHeld
+    when it must and not `may_ask`.
     """
     held = leases.hold(company.pk, patience=patience)
     with audit.acting(actor), held as token, mirror.seen_by(SeenBy.ACTION):
         connection.refresh_from_db()
         if not connection.has_live_link(timezone.now() + reuse_for):
+            if not may_ask:
+                raise NoLinkHeld(_("Codat gave no link for this connection."))
             _fetch_link(company, connection, token)
         if not connection.has_live_link(timezone.now()) and link_need.is_needed(connection):
             # The first reading showed it Linked, and there are accounts left: the second one keeps their link.

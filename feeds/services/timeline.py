@@ -18,6 +18,7 @@ from typing import Any
 from django.contrib.contenttypes.models import ContentType
 from django.db.models import Model, Q, QuerySet
 from django.utils import timezone
+from django.utils.dateparse import parse_datetime
 from django.utils.formats import date_format
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
@@ -380,7 +381,7 @@ def _invitation_rows(subject: _Subject) -> QuerySet[AuditEntry]:
     kind = ContentType.objects.get_for_model(Invitation)
     told = Q(action=AuditEntry.Action.CREATE) | Q(event=_SHOWN_TO_STAFF, additional_data__made_for="screen")
     told |= Q(event=_ASKED_FOR)
-    for column in ("end", *(column for column, _state, _title in _REACHED)):
+    for column in ("end", "withdrawn_at", *(column for column, _state, _title in _REACHED)):
         told |= Q(fields__contains=f",{column},")
     rows: QuerySet[AuditEntry] = AuditEntry.objects.filter(company_id=subject.company_id, content_type=kind)
     return rows.filter(told)
@@ -405,17 +406,31 @@ def _what_became(entry: AuditEntry) -> tuple[Text, Tone, Text, Text]:
     if entry.action == AuditEntry.Action.CREATE:
         return _("Invited: %s") % entry.object_repr, Tone.NEUTRAL, "", ""
     if entry.event == _ASKED_FOR:
-        asked, why = _("The customer asks for a new link"), _("The one they have does not work any more.")
-        return asked, Tone.WARNING, why, _("Invite the customer anew, or call.")
+        return _what_was_asked(entry)
     if entry.event:
         return _("The invitation's link was shown"), Tone.NEUTRAL, "", ""
     for column, state, title in _REACHED:
         if f",{column}," in entry.fields:
             meaning = INVITATION_MEANINGS[state]
             return title, meaning.tone, "", meaning.next_step
+    if ",withdrawn_at," in entry.fields:
+        return _("Invitation withdrawn"), Tone.NEUTRAL, _("The customer was connected, and stays so."), ""
     end = (entry.changes or {}).get("end", ["", ""])[1]
     meaning = INVITATION_MEANINGS[end]
     return _ENDED[end], meaning.tone, meaning.meaning, meaning.next_step
+
+
+def _what_was_asked(entry: AuditEntry) -> tuple[Text, Tone, Text, Text]:
+    """The entry is written by the next task: when the customer asked is in it, and which invitation lived then."""
+    details = entry.additional_data or {}
+    why = [_("The one they have does not work any more.")]
+    if asked_at := parse_datetime(str(details.get("asked_at", ""))):
+        when = date_format(timezone.localtime(asked_at), "DATETIME_FORMAT")
+        why.insert(0, _("Asked on %(when)s.") % {"when": when})
+    next_step = _("Invite the customer anew, or call.")
+    if details.get("newer"):
+        next_step = _("A newer invitation was there already: send that one again, or call.")
+    return _("The customer asks for a new link"), Tone.WARNING, " ".join(why), next_step
 
 
 def _mailed_rows(subject: _Subject) -> QuerySet[Mail]:

@@ -44,8 +44,9 @@ def for_customers(view: View) -> View:
     def run(request: HttpRequest, key: str) -> HttpResponse:
         try:
             response = view(request, key)
-        except door.TooManyKnocks:
+        except door.TooManyKnocks as error:
             response = _page(request, "connect/too_many.html", {}, status=429)
+            response["Retry-After"] = str(error.retry_after)
         for name, value in HEADERS.items():
             response[name] = value
         # Django's own line about an answer that is no success would hold the whole address; `door` writes what matters.
