@@ -90,7 +90,7 @@ class AccountLine:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Everything the page shows. `as_of`: when Codat was last asked about the accounts (aware UTC)."""
+    """Everything the page shows. `as_of`: every account was read at this time or later (aware UTC)."""
 
     invitation: Invitation
     company: Company
@@ -155,7 +155,7 @@ def page(invitation: Invitation) -> Page:
         standing=_standing(invitation, connection, accounts),
         accounts=lines,
         connected=sum(line.is_connected for line in lines),
-        as_of=max((it.read_at for it in accounts if it.read_at), default=None),
+        as_of=min((it.read_at for it in accounts if it.read_at), default=None),
     )
 
 
@@ -196,6 +196,11 @@ def press(invitation: Invitation, *, tries: int = 0) -> Pressed:
 def prune_knocks() -> int:
     """Forget windows that are over; how many."""
     return Knock.objects.filter(window__lt=timezone.now() - 2 * WINDOW).delete()[0]
+
+
+def seconds_until_knocks_are_forgotten() -> int:
+    """How long an address with too many wrong keys has to wait."""
+    return max(1, int((_window() + WINDOW - timezone.now()).total_seconds()) + 1)
 
 
 # --- How it is done --------------------------------------------------------------------------------------------------
