@@ -21,7 +21,7 @@ from feeds.models import Company, Connection, Invitation, Knock, Mail
 from feeds.services import door, invitation_keys, onboarding
 from feeds.services.roles import RELATIONSHIP_MANAGERS
 from feeds.states import InvitationState, MailKind
-from tests.browser.conftest import Screens
+from tests.browser.conftest import Screens, is_cut_off
 from tests.factories import (
     CalloutVersionFactory,
     CompanyFactory,
@@ -151,6 +151,10 @@ def test_a_customer_is_invited_and_connects_while_everything_is_polled(
     staff.open(f"/admin/feeds/invitation/{Invitation.objects.get().pk}/change/")
     expect(staff.page.get_by_text("Every account is connected.")).to_be_visible()
     staff.check("invitation")
+    for listed in ("mail", "invitation"):
+        staff.open(f"/admin/feeds/{listed}/")
+        expect(staff.page.locator("#result_list tbody tr").first).to_be_visible()
+        assert not is_cut_off(staff, "#changelist .results"), listed
 
 
 @pytest.mark.parametrize("language", ["en", "fr"])
