@@ -1,7 +1,7 @@
 """Every address of the product."""
 
 from django.contrib import admin
-from django.urls import include, path
+from django.urls import include, path, re_path
 from django.views.generic import RedirectView
 
 from feeds.api.connect_sessions import api
@@ -16,8 +16,11 @@ urlpatterns = [
     # Before the admin's own: its sign-in and sign-out are these.
     path("admin/", include("feeds.sign_in.urls")),
     path("language", machines.choose_language, name="language"),
-    path("connect/<str:key>", connect.connect, name="connect"),
     path("connect/<str:key>/opened", connect.opened, name="connect-opened"),
+    # Whatever else is there: who copied a link badly is a customer, and no page of staff's is for them.
+    re_path(r"^connect/(?P<key>.*)$", connect.connect, name="connect"),
     path("api/v1/", api.urls),
     path("admin/", admin.site.urls),
 ]
+
+handler500 = "feeds.views.errors.fault"

@@ -12,6 +12,7 @@ from enum import StrEnum
 from django.db import models
 from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
+from django.utils.translation import pgettext_lazy
 
 Text = str | Promise
 
@@ -468,6 +469,10 @@ class MailKind(models.TextChoices):
     CONNECTED = "connected", _("Connected")
 
 
+CUSTOMER_MAILS = (MailKind.INVITATION, MailKind.REMINDER, MailKind.RECONNECT, MailKind.CONNECTED)
+"""What goes to customers; the others go to staff."""
+
+
 class MailState(models.TextChoices):
     """What became of one mail."""
 
@@ -833,12 +838,12 @@ class InvitationPurpose(models.TextChoices):
 class InvitationState(models.TextChoices):
     """Where an invitation stands. Not a column: it follows from the times an invitation carries."""
 
-    MADE = "made", _("Made")
-    SENT = "sent", _("Sent")
-    OPENED = "opened", _("Opened")
-    STARTED = "started", _("Started")
-    LINKED = "linked", _("Linked")
-    CONNECTED = "connected", _("Connected")
+    MADE = "made", pgettext_lazy("invitation", "Made")
+    SENT = "sent", pgettext_lazy("invitation", "Sent")
+    OPENED = "opened", pgettext_lazy("invitation", "Opened")
+    STARTED = "started", pgettext_lazy("invitation", "Started")
+    LINKED = "linked", pgettext_lazy("invitation", "Linked")
+    CONNECTED = "connected", pgettext_lazy("invitation", "Connected")
     EXPIRED = "expired", _("Expired")
     REVOKED = "revoked", _("Revoked")
     REPLACED = "replaced", _("Replaced")

@@ -36,7 +36,7 @@ from feeds.admin.base import (
 from feeds.audit import current_actor
 from feeds.models import Company, Invitation, Mail
 from feeds.models.invitation import InvitationQuerySet, step_since
-from feeds.services import customer_mails, invitation_keys, invitations, stuck
+from feeds.services import customer_mails, funnel, invitation_keys, invitations, stuck
 from feeds.services.outbox import LINK_MARK
 from feeds.states import INVITATION_MEANINGS, InvitationPurpose, InvitationState, Language, Text
 
@@ -175,13 +175,31 @@ class StateFilter(admin.SimpleListFilter):
         return cast(InvitationQuerySet, queryset).in_state(InvitationState(chosen), timezone.now())
 
 
+class LanguageFilter(admin.SimpleListFilter):
+    """Invitations by the language of their page; those without one follow the customer's browser."""
+
+    title = gettext_lazy("language")
+    parameter_name = "language"
+
+    def lookups(self, request: HttpRequest, model_admin: admin.ModelAdmin[Any]) -> list[tuple[str, Any]]:
+        """Every language, and none."""
+        return [*Language.choices, (funnel.BROWSERS, funnel.browsers_label())]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Invitation]) -> QuerySet[Invitation]:
+        """Invitations in the chosen language."""
+        chosen = self.value()
+        if chosen == funnel.BROWSERS:
+            return queryset.filter(language="")
+        return queryset.filter(language=chosen) if chosen in Language.values else queryset
+
+
 @admin.register(Invitation)
 class InvitationAdmin(ActionsAdmin[Invitation], MirrorAdmin[Invitation]):
     """Read-only: an invitation is made on its company's page."""
 
     list_display = ("what", "company_link", "state_pill", "made", "expires")
     list_select_related = ("company",)
-    list_filter = (Views, StateFilter, "purpose", "language")
+    list_filter = (Views, StateFilter, "purpose", LanguageFilter)
     search_company_path = "company"
     search_help_text = SEARCH_BY_COMPANY
     fieldsets = (
@@ -243,7 +261,7 @@ class InvitationAdmin(ActionsAdmin[Invitation], MirrorAdmin[Invitation]):
     @admin.display(description=gettext_lazy("invitation, manager"))
     def contact(self, invitation: Invitation) -> SafeString:
         manager = person(invitation.company.manager) or _("without a manager")
-        return format_html('{}<br><span class="quiet">{}</span>', invitation, manager)
+        return format_html('{}<br><span class="quiet">{}</span>', invitation.title, manager)
 
     @admin.display(description=gettext_lazy("on this step for"))
     def stands(self, invitation: Invitation) -> SafeString:
@@ -266,7 +284,7 @@ class InvitationAdmin(ActionsAdmin[Invitation], MirrorAdmin[Invitation]):
             " ",
             '<a class="row-link" href="{}">{}<span class="visually-hidden"> {}</span></a>',
             (
-                (self.action_url(invitation, name), self.object_actions()[name].label, invitation)
+                (self.action_url(invitation, name), self.object_actions()[name].label, invitation.title)
                 for name in ("send", "show-address", "renew")
             ),
         )
@@ -275,7 +293,7 @@ class InvitationAdmin(ActionsAdmin[Invitation], MirrorAdmin[Invitation]):
     # --- One invitation ---------------------------------------------------------------------------------------------
     @admin.display(description=gettext_lazy("invitation"))
     def what(self, invitation: Invitation) -> str:
-        return str(invitation)
+        return invitation.title
 
     @admin.display(description=gettext_lazy("language"))
     def in_language(self, invitation: Invitation) -> str:

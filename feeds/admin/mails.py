@@ -18,6 +18,7 @@ from feeds.admin.base import (
     SEARCH_BY_COMPANY,
     MirrorAdmin,
     link_column,
+    link_to,
     status_explained,
     status_pill,
     time_column,
@@ -26,7 +27,7 @@ from feeds.audit import current_actor
 from feeds.models import Mail
 from feeds.services import customer_mails, outbox
 from feeds.services.outbox import LINK_MARK
-from feeds.states import Text
+from feeds.states import CUSTOMER_MAILS, MailKind, Text
 
 
 def what_sending_again_means(mail: Mail) -> list[Text]:
@@ -38,13 +39,34 @@ def what_sending_again_means(mail: Mail) -> list[Text]:
     return [first, _("The customer gets nothing: this mail is for staff.")]
 
 
+class KindFilter(admin.SimpleListFilter):
+    """Mails by what they tell. Who sees only what customers were told is offered only that."""
+
+    title = gettext_lazy("kind")
+    parameter_name = "kind__exact"
+
+    def lookups(self, request: HttpRequest, model_admin: admin.ModelAdmin[Any]) -> list[tuple[str, Any]]:
+        """Every kind that the list can hold."""
+        kinds = MailKind if _sees_staffs(request) else CUSTOMER_MAILS
+        return [(kind.value, kind.label) for kind in kinds]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Mail]) -> QuerySet[Mail]:
+        """Mails of the chosen kind."""
+        return queryset.filter(kind=self.value()) if self.value() in MailKind.values else queryset
+
+
+def _sees_staffs(request: HttpRequest) -> bool:
+    """Whether mails to colleagues are theirs to see: those are about cases."""
+    return request.user.has_perm("feeds.view_case")
+
+
 @admin.register(Mail)
 class MailAdmin(ActionsAdmin[Mail], MirrorAdmin[Mail]):
     """List and detail, newest first. The text is shown as it was written; nothing of it can be changed."""
 
     list_display = ("subject", "state_now", "kind", "recipients", "company_link", "written", "sent", "case_link")
     list_select_related = ("company", "case__company", "invitation")
-    list_filter = ("state", "kind")
+    list_filter = ("state", KindFilter)
     search_company_path = "company"
     search_help_text = SEARCH_BY_COMPANY
     fieldsets = (
@@ -56,7 +78,6 @@ class MailAdmin(ActionsAdmin[Mail], MirrorAdmin[Mail]):
 
     company_link = link_column("company", gettext_lazy("company"))
     case_link = link_column("case", gettext_lazy("case"))
-    invitation_link = link_column("invitation", gettext_lazy("invitation"))
     written = time_column("created_at", gettext_lazy("written"))
     sent = time_column("sent_at", gettext_lazy("sent"))
     came_back = time_column("bounced_at", gettext_lazy("came back"))
@@ -65,7 +86,12 @@ class MailAdmin(ActionsAdmin[Mail], MirrorAdmin[Mail]):
     def visible_to(self, request: HttpRequest, queryset: QuerySet[Mail]) -> QuerySet[Mail]:
         """Who works no cases sees what customers were told, and not what colleagues were."""
         seen = super().visible_to(request, queryset)
-        return seen if request.user.has_perm("feeds.view_case") else seen.filter(invitation__isnull=False)
+        return seen if _sees_staffs(request) else seen.filter(invitation__isnull=False)
+
+    def get_list_display(self, request: HttpRequest) -> tuple[str, ...]:
+        """No mail to a customer is about a case, and its subject says what it is about."""
+        hidden = set() if _sees_staffs(request) else {"case_link", "kind"}
+        return tuple(column for column in self.list_display if column not in hidden)
 
     @admin.display(description=gettext_lazy("state"))
     def state_now(self, mail: Mail) -> SafeString:
@@ -78,6 +104,10 @@ class MailAdmin(ActionsAdmin[Mail], MirrorAdmin[Mail]):
     @admin.display(description=gettext_lazy("to"))
     def recipients(self, mail: Mail) -> str:
         return ", ".join(mail.to.split(","))
+
+    @admin.display(description=gettext_lazy("invitation"))
+    def invitation_link(self, mail: Mail) -> SafeString:
+        return link_to(mail.invitation, mail.invitation.title if mail.invitation else None)
 
     @admin.display(description=gettext_lazy("what went wrong"))
     def plain_error(self, mail: Mail) -> str:

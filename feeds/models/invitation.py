@@ -11,6 +11,7 @@ from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Coalesce
 from django.utils import timezone
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from feeds.models.base import TIMES, AuditedQuerySet, TimeStamped
@@ -37,6 +38,13 @@ FURTHEST = (
 def step_since() -> Coalesce:
     """When an invitation came to the step on which it stands: the time of the furthest one. As its index has it."""
     return Coalesce(*(column for column, _state in FURTHEST), "created_at")
+
+
+def invitation_title(purpose: str, contact_name: str) -> str:
+    """What for and whom, in the reader's language."""
+    # As written: a purpose from the history may be one that is no more.
+    label = dict(InvitationPurpose.choices).get(purpose, purpose)
+    return gettext("%(purpose)s: %(name)s") % {"purpose": label, "name": contact_name}
 
 
 class InvitationQuerySet(AuditedQuerySet["Invitation"]):
@@ -155,7 +163,13 @@ class Invitation(TimeStamped):
         ]
 
     def __str__(self) -> str:
-        return f"{self.get_purpose_display()}: {self.contact_name}"
+        # Written into the history, whose readers have other languages than who invited.
+        return self.contact_name
+
+    @property
+    def title(self) -> str:
+        """How screens name it."""
+        return invitation_title(self.purpose, self.contact_name)
 
     def is_live(self, now: datetime) -> bool:
         """Whether its link leads the customer on at `now`."""

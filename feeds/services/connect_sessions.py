@@ -106,7 +106,9 @@ class AccountLine:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """How far a customer is. `expires_at`: when the links stop working; `as_of`: when Codat was last asked (UTC)."""
+    """How far a customer is. `expires_at`: when the links stop working; `as_of`: every account
+    was read at this time or later (UTC).
+    """
 
     customer_number: str
     state: SessionState
@@ -264,7 +266,7 @@ def _session(company: Company, invitation: Invitation | None) -> Session:
         state=_state(company, connection, accounts, invitation),
         accounts=[AccountLine(it.name, mask(it.account_number), _status(it)) for it in accounts],
         expires_at=invitation.expires_at if invitation else None,
-        as_of=max((it.read_at for it in accounts if it.read_at), default=None),
+        as_of=min((it.read_at for it in accounts if it.read_at), default=None),
     )
 
 

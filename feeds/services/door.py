@@ -92,7 +92,7 @@ class AccountLine:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Everything the page shows. `as_of`: when Codat was last asked about the accounts (aware UTC)."""
+    """Everything the page shows. `as_of`: every account was read at this time or later (aware UTC)."""
 
     invitation: Invitation
     company: Company
@@ -156,7 +156,7 @@ def page(invitation: Invitation) -> Page:
         standing=_standing(invitation, connection, accounts),
         accounts=lines,
         connected=sum(line.is_connected for line in lines),
-        as_of=max((it.read_at for it in accounts if it.read_at), default=None),
+        as_of=min((it.read_at for it in accounts if it.read_at), default=None),
     )
 
 

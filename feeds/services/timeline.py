@@ -25,6 +25,7 @@ from django.utils.translation import gettext_lazy
 
 from feeds import audit
 from feeds.models import AuditEntry, CaseEvent, Company, Connection, Invitation, Mail, Operation, StatusEvent
+from feeds.models.invitation import invitation_title
 from feeds.states import (
     INVITATION_MEANINGS,
     SILENT_DAYS,
@@ -401,10 +402,18 @@ def _invitation_entry(entry: AuditEntry, place: Place) -> Entry:
     )
 
 
+def _whom(entry: AuditEntry) -> str:
+    """What for and whom: in the reader's language, not in that of who invited."""
+    written = {name: values[1] for name, values in (entry.changes or {}).items()}
+    if "purpose" not in written:
+        return str(entry.object_repr)
+    return invitation_title(written["purpose"], written["contact_name"])
+
+
 def _what_became(entry: AuditEntry) -> tuple[Text, Tone, Text, Text]:
     """Title, tone, meaning and next step of an entry about an invitation."""
     if entry.action == AuditEntry.Action.CREATE:
-        return _("Invited: %s") % entry.object_repr, Tone.NEUTRAL, "", ""
+        return _("Invited: %s") % _whom(entry), Tone.NEUTRAL, "", ""
     if entry.event == _ASKED_FOR:
         return _what_was_asked(entry)
     if entry.event:

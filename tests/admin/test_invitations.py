@@ -10,7 +10,7 @@ import pytest
 from django.core import mail as sent_mails
 from django.test import Client
 from django.urls import reverse
-from django.utils import timezone
+from django.utils import timezone, translation
 from pytest_django.fixtures import Settings
 
 from feeds.models import Approval, AuditEntry, Case, Company, Invitation, InvitationKey, Mail
@@ -416,6 +416,35 @@ def test_the_list_is_found_by_the_company(staff: Client) -> None:
     wanted, _other = InvitationFactory(company__customer_number="C-77"), InvitationFactory()
     answer = staff.get(reverse("admin:feeds_invitation_changelist"), {"q": "C-77"})
     assert list(answer.context["cl"].result_list) == [wanted]
+
+
+@pytest.mark.parametrize("language", ["en", "fr", "browser"])
+def test_the_list_is_filtered_by_language_and_by_having_none(language: str, staff: Client) -> None:
+    made = {code or "browser": InvitationFactory(language=code) for code in ("en", "fr", "")}
+    answer = staff.get(reverse("admin:feeds_invitation_changelist"), {"language": language})
+    assert list(answer.context["cl"].result_list) == [made[language]]
+    assert "As the customer&#x27;s browser asks" in answer.content.decode()
+
+
+def test_the_history_names_an_invitation_in_no_language_and_the_screens_in_the_readers(staff: Client) -> None:
+    company = CompanyFactory(in_codat=True)
+    with translation.override("fr"):
+        press(staff, company, "invite", **FORM)
+    invitation = Invitation.objects.get()
+    assert AuditEntry.objects.filter(object_pk=str(invitation.pk), object_repr="Alex Doe").exists()
+    timeline = reverse("admin:feeds_company_timeline", args=[company.pk])
+    assert "Invited: Connect: Alex Doe" in staff.get(timeline).content.decode()
+    french = {"headers": {"Accept-Language": "fr-CA"}}
+    assert "Connecter\u00a0: Alex Doe" in staff.get(timeline, **french).content.decode()
+    listed = staff.get(reverse("admin:feeds_invitation_changelist"), **french).content.decode()
+    assert "Connecter\u00a0: Alex Doe" in listed
+    assert "Créée" in listed
+
+
+@pytest.mark.parametrize("state", InvitationState)
+def test_in_french_every_state_agrees_with_the_invitation(state: InvitationState) -> None:
+    with translation.override("fr"):
+        assert str(state.label).endswith("ée") or state == InvitationState.OPENED
 
 
 # --- A mail that came back -------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from pytest_django.fixtures import Settings
 from feeds.models import AuditEntry, Mail
 from feeds.services import outbox
 from feeds.services.roles import ADMINISTRATORS, COMPLIANCE_AUDITORS, RELATIONSHIP_MANAGERS, SUPPORT
-from feeds.states import MailKind, MailState
+from feeds.states import CUSTOMER_MAILS, MailKind, MailState
 from tests.factories import (
     CaseFactory,
     CompanyFactory,
@@ -221,6 +221,19 @@ class TestOwnCustomers:
         others = to_customer(manager=UserFactory())
         about_case(manager=robin)
         assert list(manager.get(LIST).context["cl"].result_list) == [others]
+
+    def test_they_are_offered_no_column_and_no_kind_that_is_never_theirs(self, manager: Client, robin: User) -> None:
+        to_customer(manager=robin)
+        support = Client()
+        support.force_login(UserFactory(role=SUPPORT))
+        mine, everybodys = manager.get(LIST), support.get(LIST)
+        for column in ("column-case_link", "column-kind"):
+            assert column not in mine.content.decode()
+            assert column in everybodys.content.decode()
+        assert "Daily digest" not in mine.content.decode()
+        assert "Daily digest" in everybodys.content.decode()
+        for kind in CUSTOMER_MAILS:
+            assert f"kind__exact={kind}" in mine.content.decode()
 
     def test_they_note_that_one_came_back_and_send_none_again(self, manager: Client, robin: User) -> None:
         own, others = to_customer(manager=robin), to_customer(manager=UserFactory())

@@ -188,12 +188,15 @@ async def _visit(url: str, deadline: float, tally: Tally) -> None:
     started = time.monotonic()
     fields = f"csrfmiddlewaretoken={token}"
     answer = await _timed("POST", tally, url, headers, fields)
-    while answer.status == 200 and (again := AGAIN.search(answer.body)) is not None:
+    while answer.status == 303 and answer.headers["location"].startswith("/"):
+        told = await _timed("GET", tally, _origin(url) + answer.headers["location"])
+        again, tries = AGAIN.search(told.body), TRIES.search(told.body)
+        if again is None:
+            raise Broken("POST: no link, and no moment either")
         tally.moments += 1
         if time.monotonic() > deadline:
             return
         await asyncio.sleep(int(again[1]) / 1000)
-        tries = TRIES.search(answer.body)
         answer = await _timed("POST", tally, url, headers, f"{fields}&tries={tries[1] if tries else 0}")
     if answer.status != 303:
         raise Broken(f"POST: {answer.status}")
@@ -201,6 +204,10 @@ async def _visit(url: str, deadline: float, tally: Tally) -> None:
     if (await _ask("GET", answer.headers["location"])).status != 200:
         raise Broken("a dead link")
     tally.opened += 1
+
+
+def _origin(url: str) -> str:
+    return urlsplit(url)._replace(path="", query="").geturl()
 
 
 def _form(page: Answer, method: str) -> str:

@@ -68,6 +68,11 @@ class Screens:
         assert width <= 0, f"{name}: {width} pixels wider than the window"
 
 
+def is_cut_off(screens: Screens, element: str) -> bool:
+    """Whether what is in `element` (a CSS selector) is wider than it, so that the rest has to be scrolled to."""
+    return bool(screens.page.locator(element).first.evaluate("it => it.scrollWidth > it.clientWidth"))
+
+
 @pytest.fixture
 def window(chromium: Browser, live_server: object) -> Iterator[Callable[..., Screens]]:
     """Opens windows: `window()`, `window(width=400)`, `window(color_scheme="dark")`, `window(locale="fr-CA")`.

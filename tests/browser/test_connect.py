@@ -17,11 +17,11 @@ from playwright.sync_api import expect
 from pytest_django.fixtures import Settings
 
 from feeds import tasks
-from feeds.models import Company, Connection, Invitation, Mail
+from feeds.models import Company, Connection, Invitation, Knock, Mail
 from feeds.services import door, invitation_keys, onboarding
 from feeds.services.roles import RELATIONSHIP_MANAGERS
 from feeds.states import InvitationState, MailKind
-from tests.browser.conftest import Screens
+from tests.browser.conftest import Screens, is_cut_off
 from tests.factories import (
     CalloutVersionFactory,
     CompanyFactory,
@@ -151,6 +151,10 @@ def test_a_customer_is_invited_and_connects_while_everything_is_polled(
     staff.open(f"/admin/feeds/invitation/{Invitation.objects.get().pk}/change/")
     expect(staff.page.get_by_text("Every account is connected.")).to_be_visible()
     staff.check("invitation")
+    for listed in ("mail", "invitation"):
+        staff.open(f"/admin/feeds/{listed}/")
+        expect(staff.page.locator("#result_list tbody tr").first).to_be_visible()
+        assert not is_cut_off(staff, "#changelist .results"), listed
 
 
 @pytest.mark.parametrize("language", ["en", "fr"])
@@ -195,3 +199,98 @@ def test_in_a_crowd_the_page_goes_on_by_itself_and_a_link_that_has_ended_asks_fo
     customer.check(f"connect-asked-{language}")
     tasks.end_invitations()
     assert Mail.objects.get(kind=MailKind.LINK_ASKED).company == company
+
+
+@pytest.fixture
+def door_of(codat: SandboxProcess, drain_queue: Callable[[], int]) -> Callable[[], tuple[Company, str]]:
+    """Makes a company whose link has run out, and the path of its invitation."""
+
+    def make() -> tuple[Company, str]:
+        company: Company = CompanyFactory(legal_name="Maple Dental Ltd.")
+        SourceAccountFactory(company=company, name="Operating", account_number="4000100001")
+        onboarding.request(company, actor=RM)
+        drain_queue()
+        company.connections.update(link_url="", link_expires_at=None)
+        made = invitation_keys.address(InvitationFactory(company=company), made_for=invitation_keys.SHOWN, actor=RM)
+        return company, urlsplit(made.url).path
+
+    return make
+
+
+def test_back_and_reload_show_the_page_wherever_a_press_has_led(
+    window: Callable[..., Screens],
+    codat: SandboxProcess,
+    door_of: Callable[[], tuple[Company, str]],
+    settings: Settings,
+) -> None:
+    _company, path = door_of()
+    customer = window(width=360)
+    page = customer.page
+    button = page.get_by_role("button", name="Connect bank feeds")
+    customer.open(path)
+    codat.post_fault("status", "GET", "/companies/{id}/connections", times=20, status=503)
+    button.click()
+    expect(page.get_by_text("Codat does not answer")).to_be_visible()
+    customer.check("connect-codat-down")
+    page.reload()
+    expect(page.get_by_text("Codat does not answer")).to_be_visible()
+    page.get_by_role("button", name="Try again").click()
+    expect(page.get_by_text("Codat does not answer")).to_be_visible()
+    page.goto("about:blank")
+    page.go_back()
+    expect(page.get_by_text("Codat does not answer")).to_be_visible()
+    for _press in range(2):
+        page.go_back()
+    expect(button).to_be_visible()
+
+    codat.clear_faults()
+    with ExitStack() as crowd:
+        for _ in range(settings.PRESSES_AT_ONCE):
+            crowd.enter_context(door._place_to_wait())
+        button.click()
+        expect(page.get_by_role("heading", name="One moment, please")).to_be_visible()
+    # It goes on by itself; Back from there leads to the button, and not to a page that goes on by itself.
+    expect(page.get_by_role("button", name="Get credentials")).to_be_visible()
+    page.go_back()
+    expect(page.get_by_role("button", name="Continue connecting")).to_be_visible()
+    assert "told" not in page.url
+
+
+def test_a_page_left_open_asks_no_more_once_its_link_has_ended(
+    window: Callable[..., Screens], codat: SandboxProcess, door_of: Callable[[], tuple[Company, str]]
+) -> None:
+    _company, path = door_of()
+    Invitation.objects.update(opened_at=timezone.now(), started_at=timezone.now())
+    customer = window(width=360)
+    page = customer.page
+    page.clock.install()
+    customer.open(path)
+    expect(page.get_by_role("button", name="Continue connecting")).to_be_visible()
+    Invitation.objects.update(expires_at=timezone.now())
+    page.clock.fast_forward("00:16")
+    expect(page.get_by_role("heading", name="This link does not work")).to_be_visible()
+    for _ in range(10):
+        page.clock.fast_forward("00:16")
+    assert Knock.objects.get().count <= 2
+
+
+def test_a_page_left_open_on_a_network_that_has_to_wait_asks_no_more(
+    window: Callable[..., Screens], codat: SandboxProcess, door_of: Callable[[], tuple[Company, str]]
+) -> None:
+    _company, path = door_of()
+    Invitation.objects.update(opened_at=timezone.now(), started_at=timezone.now())
+    customer = window(width=360)
+    page = customer.page
+    page.clock.install()
+    customer.open(path)
+    expect(page.get_by_role("button", name="Continue connecting")).to_be_visible()
+    answers: list[int] = []
+    page.on("response", lambda answer: answers.append(answer.status))
+    for number in range(door.KNOCKS):
+        page.context.request.get(f"{customer.base_url}/connect/guess-{number}")
+    with page.expect_response("**/connect/*"):
+        page.clock.fast_forward("00:16")
+    for _ in range(3):
+        page.clock.fast_forward("00:16")
+    expect(page.get_by_role("button", name="Continue connecting")).to_be_visible()
+    assert answers == [429]

@@ -14,7 +14,7 @@ from playwright.sync_api import expect
 from feeds.models import Invitation
 from feeds.services.roles import RELATIONSHIP_MANAGERS, SUPPORT
 from feeds.states import InvitationEnd, MailState
-from tests.browser.conftest import Screens
+from tests.browser.conftest import Screens, is_cut_off
 from tests.factories import CompanyFactory, InvitationFactory, MailFactory, UserFactory
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
@@ -76,6 +76,7 @@ def test_both_screens_are_accessible(
     screens.check(f"invitations-funnel-{name}", picture=name == "light")
     screens.open(STUCK)
     expect(screens.page.locator("#result_list tbody tr").first).to_be_visible()
+    assert not is_cut_off(screens, "#changelist .results")  # what to do is its last column
     screens.check(f"invitations-stuck-{name}", picture=name == "light")
 
 

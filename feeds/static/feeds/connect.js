@@ -1,7 +1,8 @@
 "use strict";
 // The customer's page. Everything works without this file; with it,
 // - data-opened: told once that a person looks at the page (a scanner that fetches it neither scrolls, points nor types);
-// - data-refresh: the accounts are fetched again every so many milliseconds, while the page is in sight;
+// - data-refresh: the accounts are fetched again every so many milliseconds, while the page is in sight and its link
+//   opens it;
 // - data-again: after so many milliseconds the button is pressed again, for who is asked for a moment;
 // - the button is not pressed twice by accident.
 const script = document.currentScript;
@@ -22,11 +23,21 @@ if (script.dataset.opened && token) {
 
 const refresh = Number(script.dataset.refresh);
 if (refresh) {
-    setInterval(async () => {
+    const timer = setInterval(async () => {
         if (document.hidden) {
             return;
         }
         const answer = await fetch(location.href).catch(() => null);
+        if (answer && answer.status === 404) {
+            // The link has ended. Each further try would count as a wrong key, and shut out everybody on this network.
+            clearInterval(timer);
+            location.reload();
+            return;
+        }
+        if (answer && answer.status === 429) {
+            clearInterval(timer);
+            return;
+        }
         if (!answer || !answer.ok) {
             return;
         }
@@ -45,7 +56,13 @@ if (refresh) {
 
 const again = Number(script.dataset.again);
 if (again) {
-    setTimeout(() => document.querySelector("form").requestSubmit(), again);
+    setTimeout(() => {
+        // Who comes back from Codat's page finds the button, not a page that takes them there again.
+        const page = new URL(location.href);
+        page.searchParams.delete("told");
+        history.replaceState(null, "", page);
+        document.querySelector("form").requestSubmit();
+    }, again);
 }
 
 for (const form of document.querySelectorAll("form")) {
