@@ -1019,6 +1019,7 @@ EVENT_LABELS: dict[str, Text] = {
 
 EVENT_DETAIL_LABELS: dict[str, Text] = {
     "address": _("address"),
+    "asked_at": _("asked at"),
     "asked_for": _("asked for"),
     "codat_id": _("Codat company id"),
     "customer_number": _("customer number"),
@@ -1033,6 +1034,7 @@ EVENT_DETAIL_LABELS: dict[str, Text] = {
     "last_seal": _("last seal"),
     "made_for": _("made for"),
     "name": _("name"),
+    "newer": _("number of a newer invitation"),
     "purpose": _("purpose"),
     "result": _("result"),
     "rows": _("rows"),

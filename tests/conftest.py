@@ -19,6 +19,7 @@ from tests.chromium import chromium
 from tests.history import flush_with_history, let_tests_arrange
 from tests.queue_drain import drain
 from tests.sandbox_process import SandboxProcess, sandbox, sandbox_server
+from tests.static_files import find_static_files_once
 from tests.worker_process import WorkerProcess
 
 __all__ = ["chromium", "sandbox", "sandbox_server"]
@@ -29,6 +30,7 @@ hypothesis_settings.load_profile("patient")
 
 flush_with_history()
 let_tests_arrange()
+find_static_files_once()
 
 
 def pytest_collection_finish() -> None:

@@ -45,8 +45,9 @@ class Bracketed:
         return self._bracketed(singular if number == 1 else plural)
 
     def _bracketed(self, message: str) -> str:
-        context, separator, text = message.rpartition(_CONTEXT)
-        return f"{context}{separator}{OPEN}{text}{CLOSE}" if text.strip() else message
+        # Without its context, as a translation is: Django takes what still has one for untranslated.
+        text = message.rpartition(_CONTEXT)[2]
+        return f"{OPEN}{text}{CLOSE}" if text.strip() else message
 
 
 def speak(monkeypatch: pytest.MonkeyPatch) -> Bracketed:

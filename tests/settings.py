@@ -16,7 +16,5 @@ PRODUCT_FOUR_EYES = FOUR_EYES  # noqa: F405
 FOUR_EYES: list[str] = []
 
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
-# Each test's client is a site of its own, and would look through all static files when it begins.
-WHITENOISE_AUTOREFRESH = True
 # Emptied before each test, which the table of the database is not.
 CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}

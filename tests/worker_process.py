@@ -74,12 +74,16 @@ class WorkerProcess:
         return [pid for pid in self.descendants() if not children(pid)]
 
     def kill_everything(self) -> None:
-        """`kill -9` of supervisor and cluster at one stroke, as a power cut does."""
-        pids = self.descendants()
-        if self.process:
-            pids.append(self.process.pid)
+        """`kill -9` of supervisor and cluster at one stroke, as a power cut does.
+
+        First nobody moves any more: a supervisor that sees its cluster die starts another, which would be left over.
+        """
+        pids = [self.process.pid] if self.process else []
         for pid in pids:
-            kill_if_alive(pid)
+            signal_if_alive(pid, signal.SIGSTOP)
+            pids.extend(set(children(pid)) - set(pids))
+        for pid in pids:
+            signal_if_alive(pid, signal.SIGKILL)
         if self.process:
             self.process.wait()
             self.process = None
@@ -96,12 +100,17 @@ class WorkerProcess:
         self.process = None
 
 
-def kill_if_alive(pid: int) -> None:
-    """SIGKILL, unless it is gone already."""
+def signal_if_alive(pid: int, number: signal.Signals) -> None:
+    """Send a signal, unless the process is gone already."""
     try:
-        os.kill(pid, signal.SIGKILL)
+        os.kill(pid, number)
     except ProcessLookupError:
         return
+
+
+def kill_if_alive(pid: int) -> None:
+    """SIGKILL, unless it is gone already."""
+    signal_if_alive(pid, signal.SIGKILL)
 
 
 def children(pid: int) -> list[int]:

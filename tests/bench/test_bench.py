@@ -12,14 +12,14 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 
-pytestmark = pytest.mark.own_database
+pytestmark = [pytest.mark.own_database, pytest.mark.timeout(300)]
 
 
 def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
     """`python -m tests.bench ...` on a database of its own."""
     environment = {name: value for name, value in os.environ.items() if name != "DATABASE_URL"}
     command = [sys.executable, "-m", "tests.bench", *arguments]
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280)
 
 
 def test_a_small_run_prints_a_table_and_writes_figures_with_their_circumstances(tmp_path: Path) -> None:

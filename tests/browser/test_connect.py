@@ -18,7 +18,7 @@ from pytest_django.fixtures import Settings
 
 from feeds import tasks
 from feeds.models import Company, Connection, Invitation, Knock, Mail
-from feeds.services import door, invitation_keys, onboarding
+from feeds.services import invitation_keys, knocks, onboarding
 from feeds.services.roles import RELATIONSHIP_MANAGERS
 from feeds.states import InvitationState, MailKind
 from tests.browser.conftest import Screens, is_cut_off
@@ -286,7 +286,7 @@ def test_a_page_left_open_on_a_network_that_has_to_wait_asks_no_more(
     expect(page.get_by_role("button", name="Continue connecting")).to_be_visible()
     answers: list[int] = []
     page.on("response", lambda answer: answers.append(answer.status))
-    for number in range(door.KNOCKS):
+    for number in range(knocks.KNOCKS):
         page.context.request.get(f"{customer.base_url}/connect/guess-{number}")
     with page.expect_response("**/connect/*"):
         page.clock.fast_forward("00:16")
