@@ -18,7 +18,7 @@ from pytest_django.fixtures import Settings
 
 from feeds import tasks
 from feeds.models import Company, Connection, Invitation, Knock, Mail
-from feeds.services import invitation_keys, knocks, onboarding
+from feeds.services import door, invitation_keys, knocks, onboarding
 from feeds.services.roles import RELATIONSHIP_MANAGERS
 from feeds.states import InvitationState, MailKind
 from tests.browser.conftest import Screens, is_cut_off
