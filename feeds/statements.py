@@ -25,7 +25,7 @@ def insert_rows(rows: Collection[models.Model]) -> None:
         columns = ", ".join(_quoted(field.column) for field in fields)
         marks = ", ".join(["%s"] * len(fields))
         _execute(
-            f"INSERT INTO {_quoted(model._meta.db_table)} ({columns}) VALUES ({marks})",  # noqa: S608  # names of ours
+            f"INSERT INTO {_quoted(model._meta.db_table)} ({columns}) VALUES ({marks})",  # noqa: S608  # nosec B608 - own names
             [[field.get_db_prep_save(field.pre_save(row, True), connection) for field in fields] for row in group],
         )
 
@@ -38,7 +38,7 @@ def update_rows(model: type[models.Model], changes: Iterable[tuple[Any, Mapping[
         columns = ", ".join(f"{_quoted(field.column)} = %s" for field in fields)
         where = _quoted(model._meta.pk.column)
         _execute(
-            f"UPDATE {_quoted(model._meta.db_table)} SET {columns} WHERE {where} = %s",  # noqa: S608  # names of ours
+            f"UPDATE {_quoted(model._meta.db_table)} SET {columns} WHERE {where} = %s",  # noqa: S608  # nosec B608 - own names
             [
                 [*(field.get_db_prep_save(values[field.name], connection) for field in fields), pk]
                 for pk, values in group
