@@ -928,7 +928,7 @@ STUCK_ADVICE: dict[InvitationState, Text] = {
 """What to do next about an invitation that stands on a step too long."""
 
 
-# --- Events of the change history ------------------------------------------------------------------------------------
+# --- Keys of the API -------------------------------------------------------------------------------------------------
 class ApiScope(models.TextChoices):
     """What a key of the API may do."""
 
@@ -964,6 +964,7 @@ API_KEY_MEANINGS: dict[str, Meaning] = {
 }
 
 
+# --- Events of the change history ------------------------------------------------------------------------------------
 EVENT_LABELS: dict[str, Text] = {
     "account_number_revealed": _("account number revealed"),
     "api_key_made": _("API key made"),

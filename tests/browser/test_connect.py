@@ -257,16 +257,20 @@ def test_back_and_reload_show_the_page_wherever_a_press_has_led(
     assert "told" not in page.url
 
 
+def left_open(customer: Screens, path: str) -> Screens:
+    """The page of a customer who has pressed before, on a clock that the test moves."""
+    Invitation.objects.update(opened_at=timezone.now(), started_at=timezone.now())
+    customer.page.clock.install()
+    customer.open(path)
+    expect(customer.page.get_by_role("button", name="Continue connecting")).to_be_visible()
+    return customer
+
+
 def test_a_page_left_open_asks_no_more_once_its_link_has_ended(
     window: Callable[..., Screens], codat: SandboxProcess, door_of: Callable[[], tuple[Company, str]]
 ) -> None:
-    _company, path = door_of()
-    Invitation.objects.update(opened_at=timezone.now(), started_at=timezone.now())
-    customer = window(width=360)
+    customer = left_open(window(width=360), door_of()[1])
     page = customer.page
-    page.clock.install()
-    customer.open(path)
-    expect(page.get_by_role("button", name="Continue connecting")).to_be_visible()
     Invitation.objects.update(expires_at=timezone.now())
     page.clock.fast_forward("00:16")
     expect(page.get_by_role("heading", name="This link does not work")).to_be_visible()
@@ -278,13 +282,8 @@ def test_a_page_left_open_asks_no_more_once_its_link_has_ended(
 def test_a_page_left_open_on_a_network_that_has_to_wait_asks_no_more(
     window: Callable[..., Screens], codat: SandboxProcess, door_of: Callable[[], tuple[Company, str]]
 ) -> None:
-    _company, path = door_of()
-    Invitation.objects.update(opened_at=timezone.now(), started_at=timezone.now())
-    customer = window(width=360)
+    customer = left_open(window(width=360), door_of()[1])
     page = customer.page
-    page.clock.install()
-    customer.open(path)
-    expect(page.get_by_role("button", name="Continue connecting")).to_be_visible()
     # Guessing takes a while, in which the page must not ask by itself.
     page.clock.pause_at(timezone.now() + timedelta(seconds=2))
     answers: list[int] = []

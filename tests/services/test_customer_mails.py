@@ -182,6 +182,19 @@ def test_it_is_the_customers_day_that_counts(at: Callable[[datetime], None]) -> 
     assert tasks.remind_customers() == "1 reminded"
 
 
+def test_customers_who_sleep_do_not_stand_in_the_way_of_those_who_are_awake(
+    at: Callable[[datetime], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(customer_mails, "AT_ONCE", 1)
+    long_ago = TUESDAY_NOON - timedelta(days=9)
+    asleep = [sent_invitation(long_ago, zone="Asia/Tokyo") for _ in range(2)]
+    awake = [sent_invitation(long_ago + timedelta(days=1)) for _ in range(2)]
+    at(TUESDAY_NOON)
+    assert [tasks.remind_customers() for _ in range(3)] == ["1 reminded", "1 reminded", "0 reminded"]
+    assert not Invitation.objects.filter(pk__in=[it.pk for it in asleep], reminded_at__isnull=False).exists()
+    assert Invitation.objects.filter(pk__in=[it.pk for it in awake], reminded_at=TUESDAY_NOON).count() == 2
+
+
 def test_nobody_is_reminded_at_an_address_that_a_mail_came_back_from(at: Callable[[datetime], None]) -> None:
     bounced, other = (sent_invitation(TUESDAY_NOON - timedelta(days=10)) for _ in range(2))
     other.contact_email = "zoe@bakery.example"
