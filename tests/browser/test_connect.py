@@ -269,9 +269,11 @@ def left_open(customer: Screens, path: str) -> Screens:
 def test_a_page_left_open_asks_no_more_once_its_link_has_ended(
     window: Callable[..., Screens], codat: SandboxProcess, door_of: Callable[[], tuple[Company, str]]
 ) -> None:
-    customer = left_open(window(width=360), door_of()[1])
-    page = customer.page
+    _company, path = door_of()
+    page = left_open(window(width=360), path).page
     Invitation.objects.update(expires_at=timezone.now())
+    answers: list[int] = []
+    page.on("response", lambda answer: answers.append(answer.status) if path in answer.url else None)
     page.clock.fast_forward("00:16")
     expect(page.get_by_role("heading", name="This link does not work")).to_be_visible()
     for _ in range(10):

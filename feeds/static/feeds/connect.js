@@ -29,7 +29,7 @@ if (refresh) {
         }
         const answer = await fetch(location.href).catch(() => null);
         if (answer && answer.status === 404) {
-            // The link has ended. Each further try would count as a wrong key, and shut out everybody on this network.
+            // The link has ended: the page that says so also says what to do, and asks no more.
             clearInterval(timer);
             location.reload();
             return;
