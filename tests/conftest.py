@@ -16,7 +16,8 @@ from pytest_django.fixtures import Settings
 
 from feeds.services import gateway
 from tests.chromium import chromium
-from tests.history import flush_with_history, let_tests_arrange
+from tests.emptying import delete_instead_of_flushing
+from tests.history import let_tests_arrange
 from tests.queue_drain import drain
 from tests.sandbox_process import SandboxProcess, sandbox, sandbox_server
 from tests.static_files import find_static_files_once
@@ -28,7 +29,7 @@ __all__ = ["chromium", "sandbox", "sandbox_server"]
 hypothesis_settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 hypothesis_settings.load_profile("patient")
 
-flush_with_history()
+delete_instead_of_flushing()
 let_tests_arrange()
 find_static_files_once()
 

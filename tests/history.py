@@ -10,7 +10,6 @@ from types import FrameType
 from typing import Any
 
 from django.db import connection, models, transaction
-from django.db.backends.base.operations import BaseDatabaseOperations
 
 from feeds.models import AuditEntry, base
 
@@ -39,17 +38,6 @@ def _triggers(cursor: Any) -> list[tuple[str, str]]:
         (f"ALTER TABLE {table} DISABLE TRIGGER {name}", f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER {name}")
         for table, name in cursor.fetchall()
     ]
-
-
-def flush_with_history() -> None:
-    """Let the flush between two tests empty the history as well."""
-    original = BaseDatabaseOperations.execute_sql_flush
-
-    def flush(self: BaseDatabaseOperations, sql_list: list[str]) -> None:
-        with unguarded():
-            original(self, sql_list)
-
-    BaseDatabaseOperations.execute_sql_flush = flush  # type: ignore[method-assign]
 
 
 def let_tests_arrange() -> None:

@@ -6,6 +6,8 @@ os.environ["ENVIRONMENT"] = "test"
 os.environ["CODAT_SANDBOX"] = "true"
 os.environ["CODAT_BASE_URL"] = "http://localhost:9"  # the discard port: a test that forgot the stand-in is refused
 os.environ["CODAT_API_KEY"] = "no-such-key"
+# No test is about a PostgreSQL that loses power, and waiting for its disk at each commit took minutes.
+os.environ.setdefault("PGOPTIONS", "-c synchronous_commit=off")
 # Most tests are not about whose customer it is. Those that are set it to what production has: off.
 os.environ["RM_SEES_ALL_CUSTOMERS"] = "true"
 
