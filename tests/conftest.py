@@ -40,13 +40,29 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What brings its own database is not run again because the suite has another."""
-    if django_settings.DATABASES["default"]["ENGINE"].endswith("sqlite3"):
+def pytest_report_header() -> str | None:
+    """Say once what is left out, instead of a line for each test."""
+    return None if _is_on_sqlite() else "PostgreSQL: tests that ask no database, or bring their own, are left out"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """On PostgreSQL only what has to do with it runs: the rest says what it said on SQLite, minutes later."""
+    if _is_on_sqlite():
         return
-    for item in items:
-        if item.get_closest_marker("own_database"):
-            item.add_marker(pytest.mark.skip(reason="has an SQLite database of its own: nothing here is PostgreSQL's"))
+    left_out = [item for item in items if item.get_closest_marker("own_database") or not _asks_a_database(item)]
+    config.hook.pytest_deselected(items=left_out)
+    kept = set(items) - set(left_out)
+    items[:] = [item for item in items if item in kept]
+
+
+def _is_on_sqlite() -> bool:
+    return bool(django_settings.DATABASES["default"]["ENGINE"].endswith("sqlite3"))
+
+
+def _asks_a_database(item: pytest.Item) -> bool:
+    """pytest-django lets no test near Django's database that does not say that it needs it."""
+    names = {"db", "transactional_db", "live_server"} & set(getattr(item, "fixturenames", ()))
+    return bool(names or item.get_closest_marker("django_db") or item.get_closest_marker("postgres"))
 
 
 @pytest.fixture(scope="session")

@@ -72,7 +72,7 @@ def test_a_system_that_is_well_is_ready_and_says_how_well(client: Client) -> Non
         ("database", "migrations", "worker", "queue", "ledger", "last_good_poll"), True
     )
     assert report["queue"]["oldest_waiting_seconds"] == 0.0
-    assert 0 <= report["worker"]["age_seconds"] < 5
+    assert 0 <= report["worker"]["age_seconds"] < 60, "it beat a moment ago; how long this took says nothing"
 
 
 BAD = {

@@ -8,6 +8,7 @@ from tests.bench import webhooks
 
 
 @pytest.mark.worker
+@pytest.mark.postgres
 def test_five_hundred_webhooks_with_duplicates_disorder_and_forgeries_end_in_the_stand_ins_state() -> None:
     figures = webhooks.run(500)
     assert figures["well"], figures

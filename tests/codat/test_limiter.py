@@ -19,6 +19,8 @@ from feeds.codat.limiter import SharedLimiter, SqliteStore, Step, make_limiter
 
 from .samples import API_KEY, BASE_URL, COMPANY, COMPANY_ID, COMPANY_URL
 
+pytestmark = pytest.mark.postgres
+
 POSTGRES = os.environ.get("DATABASE_URL", "")
 BURST = 10
 
