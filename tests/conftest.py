@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Callable, Iterator
+from itertools import chain, groupby
+from math import ceil
 from pathlib import Path
 
 import pytest
@@ -25,6 +27,9 @@ from tests.worker_process import WorkerProcess
 
 __all__ = ["chromium", "sandbox", "sandbox_server"]
 
+SLOW = ("browser", "worker", "own_database", "slow")
+"""Markers of tests that take long."""
+
 # How long an example takes says more about what else the machine does than about the code.
 hypothesis_settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 hypothesis_settings.load_profile("patient")
@@ -42,17 +47,44 @@ def pytest_collection_finish() -> None:
 
 def pytest_report_header() -> str | None:
     """Say once what is left out, instead of a line for each test."""
-    return None if _is_on_sqlite() else "PostgreSQL: tests that ask no database, or bring their own, are left out"
+    if _is_on_sqlite():
+        return None
+    return "PostgreSQL: left out is what asks no database, brings its own, or looks at how pages look"
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """On PostgreSQL only what has to do with it runs: the rest says what it said on SQLite, minutes later."""
-    if _is_on_sqlite():
-        return
-    left_out = [item for item in items if item.get_closest_marker("own_database") or not _asks_a_database(item)]
-    config.hook.pytest_deselected(items=left_out)
-    kept = set(items) - set(left_out)
-    items[:] = [item for item in items if item in kept]
+    """On PostgreSQL only what has to do with it runs; everywhere slow tests begin early."""
+    if not _is_on_sqlite():
+        left_out = {item for item in items if _says_the_same_again(item)}
+        config.hook.pytest_deselected(items=list(left_out))
+        items[:] = [item for item in items if item not in left_out]
+    items[:] = _dealt(items, int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
+
+
+def _dealt(items: list[pytest.Item], processes: int) -> list[pytest.Item]:
+    """As many stretches as there are processes, each with its share of slow tests at the beginning.
+
+    xdist begins by giving each process a stretch, and who is done takes from the end of another's. Slow tests are dealt
+    by file, because some share what takes long to make.
+    """
+    slow = [item for item in items if any(map(item.get_closest_marker, SLOW))]
+    quick = [item for item in items if not any(map(item.get_closest_marker, SLOW))]
+    files = [list(file) for _, file in groupby(slow, key=lambda item: item.path)]
+    dealt = [list(chain.from_iterable(files[process::processes])) for process in range(processes)]
+    even = ceil(len(items) / processes)
+    return [item for hand in dealt for item in [*hand, *_taken(quick, even - len(hand))]] + quick
+
+
+def _taken(items: list[pytest.Item], count: int) -> list[pytest.Item]:
+    """The first `count` of `items`, which are gone from there."""
+    taken = items[: max(count, 0)]
+    del items[: len(taken)]
+    return taken
+
+
+def _says_the_same_again(item: pytest.Item) -> bool:
+    """Whether it says on PostgreSQL what it said on SQLite, minutes later."""
+    return any(map(item.get_closest_marker, ("own_database", "looks"))) or not _asks_a_database(item)
 
 
 def _is_on_sqlite() -> bool:

@@ -66,6 +66,7 @@ def test_a_missing_line_is_said_so_that_it_can_be_copied(monkeypatch: pytest.Mon
     ]
 
 
+@pytest.mark.slow
 # --- The table is true -----------------------------------------------------------------------------------------------
 @everybody
 def test_everything_is_for_whom_the_table_says_and_changes_nothing_for_others(person: str, world: World) -> None:
@@ -115,6 +116,7 @@ def _sentence(person: str, who: rights.Who | None) -> str:
     return "it is for them" if may(person, who or rights.NOBODY) else "it is not for them"
 
 
+@pytest.mark.slow
 # --- Auditors change nothing -----------------------------------------------------------------------------------------
 def test_an_auditor_who_posts_everything_has_changed_nothing(world: World) -> None:
     """Their own password apart: every form and action that exists, kept if it went through."""
@@ -149,6 +151,7 @@ _A_FORM = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 # --- Another manager's customer --------------------------------------------------------------------------------------
 def test_a_manager_finds_nothing_of_anothers_customer_at_any_address(db: None, settings: Any) -> None:
     settings.RM_SEES_ALL_CUSTOMERS = False

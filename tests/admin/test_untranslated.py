@@ -178,6 +178,7 @@ def without_data(text: str, values: list[str]) -> str:
     return text
 
 
+@pytest.mark.slow
 def test_every_word_of_every_page_was_marked(rows: None, monkeypatch: pytest.MonkeyPatch) -> None:
     bracketed = pseudo_language.speak(monkeypatch)
     client = Client(headers={"accept-language": "fr"})

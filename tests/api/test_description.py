@@ -16,6 +16,7 @@ from tests.api.conftest import MakeKey
 CONFIG = Path(__file__).with_name("schemathesis.toml")
 
 
+@pytest.mark.slow
 @pytest.mark.django_db(transaction=True)
 def test_schemathesis_finds_no_failure(
     live_server: LiveServer, make_key: MakeKey, settings: Settings, tmp_path: Path

@@ -125,6 +125,7 @@ def test_a_role_is_asked_for_in_the_form_of_the_person(person: Callable[..., Scr
     assert not nora.groups.exists()
 
 
+@pytest.mark.looks
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "dark"), (400, "light")])
 def test_every_screen_is_accessible_dark_and_narrow(
     person: Callable[..., Screens], settings: Any, width: int, scheme: str

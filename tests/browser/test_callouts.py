@@ -223,6 +223,7 @@ def test_a_text_is_refused_by_name_and_nothing_is_lost(rosa: Actor, window: Call
     assert not CalloutVersion.objects.exists()
 
 
+@pytest.mark.looks
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "dark"), (400, "light")])
 def test_every_screen_is_accessible_dark_and_narrow(
     rosa: Actor, ravi: Actor, window: Callable[..., Screens], width: int, scheme: str

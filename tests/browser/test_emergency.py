@@ -104,6 +104,7 @@ def test_a_customer_of_nobody_is_taken_over(robin: Screens) -> None:
     assert company.manager is not None
 
 
+@pytest.mark.looks
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "dark"), (400, "light"), (400, "dark")])
 def test_the_screens_are_accessible_dark_and_narrow(
     hers: Company, window: Callable[..., Screens], width: int, scheme: str

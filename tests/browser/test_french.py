@@ -149,6 +149,7 @@ def test_the_sign_in_page_speaks_french_before_anybody_is_known(window: Window) 
     expect(staff.page.get_by_role("heading", name="Accueil")).to_be_visible()
 
 
+@pytest.mark.looks
 def test_every_screen_has_room_for_french_wide_and_narrow(window: Window, bank: list[tuple[str, str]]) -> None:
     staff = window()
     staff.sign_in("chief")
@@ -165,6 +166,7 @@ def test_every_screen_has_room_for_french_wide_and_narrow(window: Window, bank: 
         staff.page.set_viewport_size({"width": 1280, "height": 900})
 
 
+@pytest.mark.looks
 @pytest.mark.parametrize("width", [1280, 400], ids=["wide", "narrow"])
 def test_the_pages_of_signing_in_speak_french(window: Window, transactional_db: None, width: int) -> None:
     UserFactory(username="robin", role=RELATIONSHIP_MANAGERS)

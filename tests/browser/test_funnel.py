@@ -54,6 +54,7 @@ def invitations(transactional_db: None) -> None:
             MailFactory(case=None, invitation=made, kind="invitation", state=MailState.SENT, sent_at=times["sent_at"])
 
 
+@pytest.mark.looks
 @pytest.mark.parametrize(
     ("name", "options", "french"),
     [
@@ -108,6 +109,7 @@ def test_the_figures_are_filtered_and_taken_out(invitations: None, window: Windo
     assert next(row["reached"] for row in rows if (row["by"], row["step"]) == ("total", "made")) == "10"
 
 
+@pytest.mark.looks
 def test_nothing_yet_is_accessible_and_says_so(transactional_db: None, window: Window) -> None:
     UserFactory(username="sam", role=SUPPORT)
     screens = window()

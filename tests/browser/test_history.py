@@ -144,6 +144,7 @@ def test_an_auditor_verifies_the_history(company: Company, window: Callable[...,
     screens.check("history-seals")
 
 
+@pytest.mark.looks
 @pytest.mark.parametrize("options", [{"width": 400}, {"color_scheme": "dark"}], ids=["telephone", "dark"])
 def test_the_pages_are_accessible_on_a_telephone_and_in_the_dark(
     options: dict[str, object], company: Company, window: Callable[..., Screens]

@@ -62,6 +62,7 @@ def make_case(connection: Connection, **changes: object) -> None:
     Case.objects.create(company=connection.company, connection=connection, **values)
 
 
+@pytest.mark.looks
 def test_the_page_is_accessible_in_both_themes_and_on_a_telephone(
     history: None, window: Callable[..., Screens]
 ) -> None:
@@ -83,6 +84,7 @@ def test_the_page_is_accessible_in_both_themes_and_on_a_telephone(
         screens.check(f"operations-{name}-numbers")
 
 
+@pytest.mark.looks
 def test_an_empty_system_is_accessible_and_says_so(transactional_db: None, window: Callable[..., Screens]) -> None:
     UserFactory(username="sam", role="Support")
     screens = window()

@@ -58,6 +58,7 @@ def addresses(batch: Batch) -> list[tuple[str, str]]:
     ]
 
 
+@pytest.mark.looks
 @pytest.mark.parametrize(
     ("width", "color_scheme"), [(1280, "light"), (1280, "dark"), (400, "light")], ids=["light", "dark", "narrow"]
 )
@@ -70,6 +71,7 @@ def test_every_screen_is_accessible(window: Window, bank: Batch, width: int, col
         staff.check(name + suffix)
 
 
+@pytest.mark.looks
 @pytest.mark.parametrize("role", [COMPLIANCE_AUDITORS, ADMINISTRATORS])
 def test_those_who_watch_have_accessible_screens_too(window: Window, bank: Batch, role: str) -> None:
     UserFactory(role=role, username="watcher")

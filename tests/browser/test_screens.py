@@ -35,6 +35,7 @@ def staff(connection: Connection, window: Callable[..., Screens]) -> Screens:
     return screens
 
 
+@pytest.mark.looks
 def test_lists_and_details_are_accessible(staff: Screens, connection: Connection) -> None:
     failed = OperationFactory(company=connection.company, state=OperationState.FAILED, error="Codat said no.")
     entry = audit.record("link_revealed", connection)
@@ -52,6 +53,7 @@ def test_lists_and_details_are_accessible(staff: Screens, connection: Connection
         staff.check(f"{name}-detail")
 
 
+@pytest.mark.looks
 @pytest.mark.parametrize("name", ["auth_user", "auth_group"])
 def test_people_and_roles_are_accessible(staff: Screens, name: str) -> None:
     UserFactory(role="Support")

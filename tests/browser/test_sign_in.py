@@ -232,6 +232,7 @@ def test_an_administrator_resets_second_factors(window: Window, robin: User) -> 
     expect(staff.page.get_by_role("heading", name="Sign in")).to_be_visible()
 
 
+@pytest.mark.looks
 @pytest.mark.parametrize(("width", "color_scheme"), WAYS, ids=["light", "dark", "narrow"])
 def test_every_page_of_signing_in_is_accessible(window: Window, robin: User, width: int, color_scheme: str) -> None:
     staff = window(width=width, color_scheme=color_scheme)

@@ -215,6 +215,7 @@ def test_the_gap_is_copied_in_the_language_of_the_button(sofie: Screens) -> None
     assert "flux bancaire" in copied
 
 
+@pytest.mark.looks
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (1280, "dark"), (400, "light")])
 def test_every_screen_is_accessible_wide_dark_and_narrow(
     window: Callable[..., Screens], width: int, scheme: str

@@ -139,6 +139,7 @@ class Day:
         self.codat.advance(hours * 3600)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)  # eight hundred readings over real HTTP
 def test_after_a_day_of_polling_people_still_get_through_and_the_state_says_what_waits(
     poor_codat: SandboxProcess, monkeypatch: pytest.MonkeyPatch

@@ -536,6 +536,7 @@ def start_anew(codat: SandboxProcess) -> None:
     Connection.objects.update(gone_at=timezone.now())
 
 
+@pytest.mark.slow
 @given(changes=CHANGES, randomness=st.randoms(use_true_random=False))
 @examples(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_order_any_repetition_any_loss_ends_in_the_stand_ins_state(
