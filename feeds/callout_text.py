@@ -26,6 +26,7 @@ SHOWN_BEFORE = 12
 _LINE_BREAKS = frozenset("\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029")
 _DIRECTION = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _JOINER = "\u200d"
+_BREAK_AS_SENT = re.compile(r"\r\n?")
 _MARKUP = re.compile(
     r"<\s*[A-Za-z/!?][^<>]{0,40}>?"  # a tag, closed or not
     r"|&[A-Za-z#0-9]+;"  # an entity
@@ -82,8 +83,12 @@ class Refusal:
 
 
 def normalise(text: str) -> str:
-    """The text as it is stored, counted and copied: without space around it, composed (NFC)."""
-    return unicodedata.normalize("NFC", text.strip())
+    """The text as it is stored, counted and copied: without space around it, composed (NFC).
+
+    A form sends each line break as two characters. It is one, as the counter beside the field has it: else every
+    position after it would be off, and the break be refused twice.
+    """
+    return unicodedata.normalize("NFC", _BREAK_AS_SENT.sub("\n", text).strip())
 
 
 def units(text: str) -> int:

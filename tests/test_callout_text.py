@@ -103,6 +103,12 @@ def test_plain_text_is_not_refused(text: str) -> None:
     assert found(text) == []
 
 
+@pytest.mark.parametrize("sent", ["\r\n", "\r", "\n"])
+def test_a_line_break_is_one_character_however_a_browser_sends_it(sent: str) -> None:
+    assert found(f"Hello{sent}world<b>") == [("line_break", 6), ("markup", 12)]
+    assert found(f"{'x' * 25}{sent}{'x' * 24}") == [("line_break", 26)]
+
+
 def test_a_text_that_is_too_long_says_how_long_it_is_and_how_much_to_take_out() -> None:
     (refusal,) = refusals("x" * 53, 50)
     assert refusal.why is Why.TOO_LONG

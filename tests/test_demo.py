@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,10 @@ from django_q.models import Schedule
 
 from feeds import queue
 from feeds.audit import Actor
-from feeds.models import AuditEntry, Company
+from feeds.models import AuditEntry, CalloutVersion, Company
 from feeds.services import access, demo, import_files, imports, roles
 from feeds.services.errors import Refused
+from tests.factories import CalloutVersionFactory
 
 ROOT = Path(__file__).resolve().parent.parent
 pytestmark = pytest.mark.django_db
@@ -66,6 +68,36 @@ def test_demo_companies_are_drafts_with_accounts_and_a_manager() -> None:
         assert company.source_accounts.exists()
 
 
+def test_a_callout_is_published_by_two_people_and_another_is_being_written(settings: Any) -> None:
+    settings.FOUR_EYES = settings.PRODUCT_FOUR_EYES
+    setup()
+    draft, published = CalloutVersion.objects.all()
+    assert (draft.state, published.state) == ("draft", "published")
+    assert published.texts() == json.loads((ROOT / demo.CALLOUT).read_text())
+    assert all(draft.texts().values())
+    assert [(event.kind, event.actor_name) for event in published.events.all()] == [
+        ("created", "Rosa Marchetti"),
+        ("submitted", "Rosa Marchetti"),
+        ("approved", "Ravi Menon"),
+        ("attested", "Ravi Menon"),
+    ]
+    entries = AuditEntry.objects.filter(content_type__model="calloutversion")
+    assert {(entry.actor_name, entry.source) for entry in entries} == {
+        ("Rosa Marchetti", "service: setup"),
+        ("Ravi Menon", "service: setup"),
+    }
+
+
+def test_no_callout_is_added_to_those_that_a_bank_wrote() -> None:
+    CalloutVersionFactory(state="withdrawn")
+    setup()
+    assert CalloutVersion.objects.count() == 1
+
+
+def test_the_stand_ins_portal_begins_with_the_text_that_is_published() -> None:
+    assert f"--callout {demo.CALLOUT}" in (ROOT / "Procfile").read_text()
+
+
 def test_running_it_again_changes_nothing_and_overwrites_nothing() -> None:
     setup()
     User.objects.filter(username="rm").update(first_name="Changed")
@@ -95,6 +127,7 @@ def test_roles_and_schedules_are_made_in_production_without_any_demo(settings: A
     assert Group.objects.count() == len(roles.ROLES)
     assert Schedule.objects.count() == len(queue.SCHEDULES)
     assert not User.objects.exists()
+    assert not CalloutVersion.objects.exists()
     assert not Company.objects.exists()
 
 

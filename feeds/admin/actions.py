@@ -70,6 +70,10 @@ JUDGED_ON = "judged_on"
 """Hidden field: the state that the sentences of the page were worded from."""
 
 
+ASKED = "asked"
+"""Hidden field of the page that asks a colleague about many rows: that it was read."""
+
+
 class ReasonForm(forms.Form):
     """For actions that take something away from a customer: auditors ask why."""
 
@@ -105,6 +109,13 @@ class ObjectAction:
         return bool(self.four_eyes) and approvals.is_needed(self.four_eyes)
 
     preview: Callable[[Any], Text] = lambda _obj: ""
+    judged_on: Callable[[Any], str] = lambda _obj: ""
+
+    def mark_of(self, obj: Any) -> str:
+        """What the page was worded from, as a short hash that its form brings back; empty where that cannot matter."""
+        if self.needs_approval:
+            return approvals.fingerprint(self.four_eyes, self.target(obj))
+        return self.judged_on(obj)
 
     def allowed(self, request: HttpRequest) -> bool:
         """Whether the signed-in person may do this."""
@@ -136,6 +147,7 @@ def object_action(
     dangerous: bool = False,
     four_eyes: str = "",
     preview: Callable[[Any], Text] = lambda _obj: "",
+    judged_on: Callable[[Any], str] = lambda _obj: "",
 ) -> Callable[[Callable[[A, HttpRequest, Any, dict[str, Any]], Outcome]], ObjectAction]:
     """Declare a method `(self, request, obj, data) -> Outcome` of an `ActionsAdmin` as an object action.
 
@@ -146,6 +158,8 @@ def object_action(
     method may raise `Refused` and `CodatError`: they become messages.
     `four_eyes`: the action of `services.approval_rules.RULES` that it is; where the settings say so, a colleague is
     asked and the method is not called. Its form must ask for the reason.
+    `judged_on(obj)`: a hash of what the person has to have read. Where it is another by the time the form comes back,
+    the page is shown again and nothing is done.
     """
 
     def declare(perform: Callable[[A, HttpRequest, Any, dict[str, Any]], Outcome]) -> ObjectAction:
@@ -162,6 +176,7 @@ def object_action(
             dangerous,
             four_eyes=four_eyes,
             preview=preview,
+            judged_on=judged_on,
         )
 
     return declare
@@ -190,7 +205,9 @@ def list_action(
                 refusal = _("Nothing was done: select at most %(limit)d at a time.") % {"limit": limit}
                 messages.error(request, refusal)
                 return None
-            if not approvals.is_needed_for(len(objects)):
+            # What came from the page that asks is asked for, even where fewer rows are left of it by now.
+            asks = bool(four_eyes) and ASKED in request.POST and approvals.is_needed(four_eyes)
+            if not asks and not approvals.is_needed_for(len(objects)):
                 return method(self, request, objects)
             if not four_eyes:
                 most: int = settings.FOUR_EYES_BULK_ROWS
@@ -287,6 +304,8 @@ class ActionsAdmin(BackOfficeAdmin[M]):
             return self._not_done(request, action, obj, form, str(reason))
         if not form.is_valid():
             return self._action_page(request, action, obj, form)
+        if request.POST.get(JUDGED_ON, "") != action.mark_of(obj):
+            return self._not_done(request, action, obj, form, _changed_since(action))
         if action.needs_approval:
             return self._ask(request, action, obj, form)
         try:
@@ -301,11 +320,8 @@ class ActionsAdmin(BackOfficeAdmin[M]):
         return HttpResponseRedirect(change_url(obj))
 
     def _ask(self, request: HttpRequest, action: ObjectAction, obj: M, form: forms.Form) -> HttpResponse:
-        """Ask a colleague, unless what the page said is no longer true: then it is shown again."""
+        """Ask a colleague. The page's sentences are frozen with the request."""
         target = action.target(obj)
-        if request.POST.get(JUDGED_ON) != approvals.fingerprint(action.four_eyes, target):
-            changed = _("What will happen has changed since this page was shown. Nothing was asked: read it again.")
-            return self._not_done(request, action, obj, form, changed)
         try:
             with recorded():
                 words = action.consequences(obj)
@@ -325,8 +341,12 @@ class ActionsAdmin(BackOfficeAdmin[M]):
     def ask_for_many(self, request: HttpRequest, action: str, objects: Sequence[M]) -> HttpResponse:
         """First a page that says what will happen and asks why; then the request, and its page."""
         rule = RULES[action]
-        form = ReasonForm(request.POST if "asked" in request.POST else None)
-        if form.is_valid():
+        form = ReasonForm(request.POST if ASKED in request.POST else None)
+        shown = len(request.POST.getlist(ACTION_CHECKBOX_NAME))
+        if form.is_bound and len(objects) < shown:
+            left = _("Some rows are not in this list any more. Nothing was asked: look at the rows again.")
+            messages.error(request, left)
+        elif form.is_valid():
             try:
                 approval = approvals.ask_many(
                     action,
@@ -352,6 +372,7 @@ class ActionsAdmin(BackOfficeAdmin[M]):
                 "form": form,
                 "action_name": request.POST.get("action", ""),
                 "checkbox_name": ACTION_CHECKBOX_NAME,
+                "asked_field": ASKED,
                 "expire_hours": settings.FOUR_EYES_EXPIRE_HOURS,
                 "most_alone": settings.FOUR_EYES_BULK_ROWS,
             },
@@ -365,11 +386,7 @@ class ActionsAdmin(BackOfficeAdmin[M]):
         return HttpResponseRedirect(change_url(obj))
 
     def _action_page(self, request: HttpRequest, action: ObjectAction, obj: M, form: forms.Form) -> HttpResponse:
-        waiting, judged_on = None, ""
-        if action.needs_approval:
-            target = action.target(obj)
-            waiting = approvals.open_request(action.four_eyes, target)
-            judged_on = approvals.fingerprint(action.four_eyes, target)
+        waiting = approvals.open_request(action.four_eyes, action.target(obj)) if action.needs_approval else None
         return TemplateResponse(
             request,
             self.action_template,
@@ -387,11 +404,16 @@ class ActionsAdmin(BackOfficeAdmin[M]):
                 "object_url": change_url(obj),
                 "needs_approval": action.needs_approval,
                 "waiting": waiting,
-                "judged_on": judged_on,
+                "judged_on": action.mark_of(obj),
                 "judged_on_field": JUDGED_ON,
                 "expire_hours": settings.FOUR_EYES_EXPIRE_HOURS,
+                **self.action_context(obj),
             },
         )
+
+    def action_context(self, obj: M) -> dict[str, Any]:
+        """What the page of an action on `obj` shows beside its sentences, for the screen's own `action_template`."""
+        return {}
 
     def for_each(self, request: HttpRequest, objects: Iterable[M], perform: Callable[[M], object]) -> None:
         """Call `perform` on every object and report; one that is refused does not stop the others."""
@@ -423,6 +445,12 @@ class ActionsAdmin(BackOfficeAdmin[M]):
         )
         response["Referrer-Policy"] = "no-referrer"
         return response
+
+
+def _changed_since(action: ObjectAction) -> str:
+    if action.needs_approval:
+        return _("What will happen has changed since this page was shown. Nothing was asked: read it again.")
+    return _("What this page shows has changed since you opened it. Nothing was done: read it again.")
 
 
 def report(request: HttpRequest, done: int, refused: Sequence[tuple[Model, str]]) -> None:

@@ -232,6 +232,7 @@ class CalloutVersionAdmin(ActionsAdmin[CalloutVersion]):
     """List, form, and the pages about one version."""
 
     form = CalloutForm
+    action_template = "admin/feeds/calloutversion/action.html"
     list_display = ("version", "pill", "since", "attested")
     list_display_links = ("version",)
     list_filter = ("state",)
@@ -429,6 +430,10 @@ class CalloutVersionAdmin(ActionsAdmin[CalloutVersion]):
         return TemplateResponse(request, f"admin/feeds/calloutversion/{template}.html", {**shared, **context})
 
     # --- Actions ----------------------------------------------------------------------------------------------------
+    def action_context(self, obj: CalloutVersion) -> dict[str, Any]:
+        """The words that are decided on."""
+        return {"previews": previews(obj.texts())}
+
     @object_action(
         "submit",
         gettext_lazy("Submit"),
@@ -451,6 +456,7 @@ class CalloutVersionAdmin(ActionsAdmin[CalloutVersion]):
         form=CommentForm,
         consequences=approval_consequences,
         unavailable=_must_allow(CalloutState.APPROVED),
+        judged_on=callouts.mark,
     )
     def approve(self, request: HttpRequest, version: CalloutVersion, data: dict[str, Any]) -> str:
         callouts.approve(version, current_actor(), data["comment"])

@@ -1,10 +1,12 @@
 """The callout that the Portal's form keeps and the Link page shows."""
 
+import json
 import re
 import sqlite3
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from feeds.sandbox.store import read_meta, write_meta
 
@@ -43,6 +45,21 @@ def saved(db: sqlite3.Connection) -> dict[str, str]:
 def save(db: sqlite3.Connection, checked: list[Field]) -> None:
     """Save the texts of fields without errors."""
     write_meta(db, "callout", {field.name: field.value for field in checked})
+
+
+def begin_with(db: sqlite3.Connection, path: Path) -> None:
+    """Save the texts of a JSON file, unless somebody saved the form already.
+
+    Raises:
+        ValueError: The form would refuse them.
+    """
+    if read_meta(db, "callout") is not None:
+        return
+    texts: dict[str, str] = json.loads(path.read_text())
+    checked = fields(lambda name: texts.get(name, ""))
+    if errors := [field.error for field in checked if field.error]:
+        raise ValueError(f"{path}: {' '.join(errors)}")
+    save(db, checked)
 
 
 def length(text: str) -> int:

@@ -18,7 +18,8 @@ class Options:
 
     ``daily_quota`` None means Codat's rule (1,000 x (1 + linked companies)); ``per_minute`` 0 means no limit per
     minute, ``per_company`` 0 none of requests at once; ``public_url`` None means links are built from the Host header
-    of the request; ``webhook_url`` None means that events go nowhere until a control request names a target.
+    of the request; ``callout`` is a JSON file of the texts that the Portal's form begins with, None means empty;
+    ``webhook_url`` None means that events go nowhere until a control request names a target.
     """
 
     host: str
@@ -34,6 +35,7 @@ class Options:
     per_minute: int
     per_company: int
     public_url: str | None
+    callout: Path | None
 
 
 def parse_options(arguments: Sequence[str], environment: Mapping[str, str] = os.environ) -> Options:
@@ -73,6 +75,7 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     add("--per-minute", type=int, default=1000, help="requests per minute and client address; 0 for no limit")
     add("--per-company", type=int, default=10, help="requests at once for one company; 0 for no limit")
     add("--public-url", default=None, help="address that browsers reach this program at")
+    add("--callout", type=Path, default=None, help="JSON file of the texts that the Portal's form begins with")
     return parser
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from feeds.sandbox import lifecycle, store
+from feeds.sandbox import callout, lifecycle, store
 from feeds.sandbox.clock import Clock
 from feeds.sandbox.faults import Faults
 from feeds.sandbox.idempotency import Keys
@@ -38,6 +38,7 @@ class Sandbox:
         self.pressure = Pressure()
         self.sender = Sender(self.store, self.clock, options.webhook_secret)
         self._aim_webhooks()
+        self._fill_portal()
 
     @contextmanager
     def work(self, host: str) -> Iterator[Work]:
@@ -56,10 +57,11 @@ class Sandbox:
         self.sender.wake()
 
     def reset(self) -> None:
-        """Forget everything: objects, counters, faults, clock, callout and any webhook target but the options'."""
+        """Forget everything: objects, counters, faults, clock, and any callout and webhook target but the options'."""
         with self.store.transaction() as db:
             store.wipe(db)
         self._aim_webhooks()
+        self._fill_portal()
         self.clock.move_to(0.0)
         self.faults.clear()
         self.minute.reset()
@@ -69,3 +71,8 @@ class Sandbox:
         if self.options.webhook_url is not None:
             with self.store.transaction() as db:
                 write_target(db, self.options.webhook_url)
+
+    def _fill_portal(self) -> None:
+        if self.options.callout is not None:
+            with self.store.transaction() as db:
+                callout.begin_with(db, self.options.callout)

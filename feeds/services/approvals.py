@@ -352,7 +352,7 @@ def target_of(approval: Approval) -> Model | None:
 def _cannot_run(approval: Approval) -> str:
     """Why what was frozen cannot run any more, or nothing."""
     asker = approval.requested_by
-    if asker is None or not asker.is_active or not asker.has_perm(_permission(approval.action)):
+    if asker is None or not _may_do(asker, approval):
         return _("%s may no longer do this. Nothing was done.") % approval.requested_by_name
     if approval.company is not None and not sees_what_it_is_about(asker, approval):
         return _("%s no longer sees this customer. Nothing was done.") % approval.requested_by_name
@@ -366,6 +366,10 @@ def _cannot_run(approval: Approval) -> str:
         text = _("Changed since it was asked: %s. Nothing was done; if it is still wanted, ask anew.")
         return text % "; ".join(changes)
     return ""
+
+
+def _may_do(asker: User, approval: Approval) -> bool:
+    return asker.is_active and asker.is_staff and asker.has_perm(_permission(approval.action))
 
 
 def _carry_out(approval: Approval) -> None:
@@ -436,6 +440,10 @@ def _do_row(approval: Approval, pk: int, mark: str) -> str:
     target = rule.model._default_manager.filter(pk=pk).first()
     if target is None:
         return _("It no longer exists.")
+    # Asked anew for each: many rows take a while, and a task that was lost goes on much later.
+    asker = approval.requested_by
+    if asker is None or not _may_do(asker, approval):
+        return _("%s may no longer do this.") % approval.requested_by_name
     company = company_of(target)
     if company is not None and not access.companies_of(_executor(approval)).filter(pk=company.pk).exists():
         return _("%s no longer sees this customer.") % approval.requested_by_name

@@ -27,7 +27,7 @@ from feeds.audit import Actor
 from feeds.callout_text import normalise
 from feeds.models import CalloutEvent, CalloutVersion
 from feeds.models.callout import CALLOUT_TEXTS
-from feeds.services import outbox
+from feeds.services import ledger, outbox
 from feeds.services.errors import Refused
 from feeds.states import (
     CALLOUT_AUTHORSHIP,
@@ -183,12 +183,21 @@ def submit(version: CalloutVersion, actor: Actor, comment: str = "") -> None:
         _happened(version, CalloutEventKind.SUBMITTED, actor, comment)
 
 
-def approve(version: CalloutVersion, actor: Actor, comment: str = "") -> None:
-    """Approve what is submitted. Raises Refused when it is not, or the actor has a hand in it (four eyes)."""
-    with _locked(version, actor, comment) as version:
+def mark(version: CalloutVersion) -> str:
+    """The four texts as a short hash: what a person who approves has read."""
+    return ledger.fingerprint(version.texts())[:32]
+
+
+def approve(read: CalloutVersion, actor: Actor, comment: str = "") -> None:
+    """Approve what is submitted, as it was `read`. Raises Refused when it is not submitted, when its texts are others
+    by now (sent back, changed and submitted again), or when the actor has a hand in it (four eyes).
+    """
+    with _locked(read, actor, comment) as version:
         _move(version, CalloutState.APPROVED, actor)
         if needs_other_eyes(version, _user(actor)):
             raise Refused(_("You wrote, changed or submitted this version. Somebody else has to approve it."))
+        if version.texts() != read.texts():
+            raise Refused(_("The texts have changed since you read them. Read them again before you approve."))
         version.save()
         _happened(version, CalloutEventKind.APPROVED, actor, comment)
 

@@ -1,19 +1,20 @@
-"""People and customers to try the product with. All of them are invented; their addresses are at example.com."""
+"""People, customers and a callout to try the product with. All are invented; addresses are at example.com."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from django.conf import settings
 from django.contrib.auth.models import Group, User
 from django.db import transaction
+from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from feeds.audit import Actor, acting
-from feeds.models import Company
-from feeds.services import import_files, imports, roles
+from feeds.models import CalloutVersion, Company
+from feeds.services import callouts, import_files, imports, roles
 from feeds.services.errors import Refused
 
 
@@ -74,6 +75,19 @@ COMPANIES: Final[list[dict[str, Any]]] = [
     },
 ]  # fmt: skip
 
+CALLOUT: Final = "docs/sample/callout.json"
+"""The published texts, below the checkout. The stand-in's Portal begins with the same file: "published" is true."""
+DRAFT: Final = {
+    "title_en": "Before you start",
+    "body_en": "Have your QuickBooks password ready. It takes five minutes. Questions? "
+    "Call the number on your statement.",
+    "title_fr": "Avant de commencer",
+    "body_fr": "Ayez votre mot de passe QuickBooks à portée de main. Comptez cinq minutes. Des questions? "
+    "Composez le numéro de votre relevé.",
+    "note": "Says whom to call. Submit it as rm, approve it as rm2.",
+}
+"""What a relationship manager is writing: how it differs from the published one is worth a look."""
+
 
 def is_wanted() -> bool:
     """Whether this place may have demo users: never in production, nor beside real customers in Codat."""
@@ -88,7 +102,7 @@ def left_over() -> list[str]:
 
 
 def create(*, actor: Actor) -> None:
-    """Make the demo users and companies that are missing; those that exist are left as somebody made them.
+    """Make the demo users and companies that are missing, and a first callout; what exists is left as it is.
 
     Needs the roles. Raises Refused where demo users must not exist.
     """
@@ -98,6 +112,7 @@ def create(*, actor: Actor) -> None:
         for user in USERS:
             _create_user(user)
         _create_companies(actor)
+        _create_callout(actor)
 
 
 def _create_user(demo: DemoUser) -> None:
@@ -120,3 +135,21 @@ def _create_companies(actor: Actor) -> None:
     missing = [company for company in COMPANIES if company["customer_number"] not in existing]
     if missing:
         imports.store(import_files.parse_bytes("demo.json", json.dumps(missing).encode()), actor=actor)
+
+
+def _create_callout(actor: Actor) -> None:
+    """One published version, which two people brought there as they would on screen, and a draft."""
+    if CalloutVersion.objects.exists():
+        return
+    writes, approves = (_acting_as(demo, actor) for demo in USERS[:2])
+    version = callouts.create(json.loads((settings.BASE_DIR / CALLOUT).read_text()), writes)
+    callouts.submit(version, writes)
+    callouts.approve(version, approves)
+    callouts.attest(version, approves, on=timezone.localdate(), by_name=approves.name)
+    callouts.create(DRAFT, writes)
+
+
+def _acting_as(demo: DemoUser, actor: Actor) -> Actor:
+    """The demo user, while `actor` (whom the source names) does it for them."""
+    user = User.objects.get(username=demo.username)
+    return replace(actor, user=user, name=user.get_full_name() or user.get_username())

@@ -281,6 +281,27 @@ class TestManyRows:
         assert "3 done." in page(decider, change_url(approval))
         assert Operation.objects.count() == 3
 
+    def test_the_page_that_asks_never_does_it_when_fewer_rows_are_left(self, settings: Any) -> None:
+        settings.FOUR_EYES_BULK_ROWS = 2
+        chosen = ConnectionFactory.create_batch(3)
+        asker = browser(UserFactory(role="Support"))
+        address = f"{self.CONNECTIONS}?status={ConnectionStatus.PENDING_AUTH}"
+        data: dict[str, Any] = {"action": "refresh_links", "_selected_action": [it.pk for it in chosen]}
+        assert "More than 2 at once" in asker.post(address, data).content.decode()
+        Connection.objects.filter(pk=chosen[0].pk).update(status=ConnectionStatus.LINKED)
+
+        answer = asker.post(address, data | {"asked": "yes", "reason": REASON})
+        assert messages(answer) == [
+            "Some rows are not in this list any more. Nothing was asked: look at the rows again."
+        ]
+        assert (Operation.objects.count(), Approval.objects.count()) == (0, 0)
+        # What the page shows now is asked for, as it says.
+        data["_selected_action"] = re.findall(r'name="_selected_action" value="(\d+)"', answer.content.decode())
+        assert len(data["_selected_action"]) == 2
+        asker.post(address, data | {"asked": "yes", "reason": REASON})
+        assert not Operation.objects.exists()
+        assert len(Approval.objects.get().payload["rows"]) == 2
+
     def test_up_to_the_setting_it_is_done_at_once(self, settings: Any) -> None:
         settings.FOUR_EYES_BULK_ROWS = 2
         chosen = ConnectionFactory.create_batch(2)

@@ -16,6 +16,8 @@ from django.urls import reverse
 from django.utils import timezone
 from pytest_django.fixtures import Settings
 
+from feeds.admin.actions import JUDGED_ON
+from feeds.audit import Actor
 from feeds.models import AuditEntry, CalloutEvent, CalloutVersion
 from feeds.services import callouts
 from feeds.services.errors import Refused
@@ -95,8 +97,13 @@ class Action:
         return browser(permissions=[SEE, self.permission] if allowed else [SEE])
 
     def post(self, client: Client, version: CalloutVersion, **data: str) -> Any:
-        """Do it, and follow to where it leads."""
-        return client.post(self.url(version), {**self.posted(), **data}, follow=True)
+        """Open its page, send the form as a browser would, and follow to where it leads."""
+        return client.post(self.url(version), {**self.hidden(client, version), **self.posted(), **data}, follow=True)
+
+    def hidden(self, client: Client, version: CalloutVersion) -> dict[str, str]:
+        """What the page's form brings back without anybody typing it."""
+        found = re.search(rf'name="{JUDGED_ON}" value="(\w+)"', client.get(self.url(version)).content.decode())
+        return {JUDGED_ON: found[1]} if found else {}
 
     def posted(self) -> dict[str, str]:
         """What its form asks for."""
@@ -208,6 +215,34 @@ class TestApproval:
         ]
         version.refresh_from_db()
         assert version.state == CalloutState.SUBMITTED
+
+    def test_a_text_that_was_exchanged_behind_an_open_page_is_not_approved(self) -> None:
+        author, other = (Actor.person(UserFactory(role=RELATIONSHIP_MANAGERS), source="test") for _person in range(2))
+        version = CalloutVersionFactory(state=CalloutState.SUBMITTED)
+        client = browser(role=RELATIONSHIP_MANAGERS)
+        shown = client.get(ACTIONS[1].url(version)).content.decode()
+        assert all(text in shown for text in version.texts().values())
+        hidden = ACTIONS[1].hidden(client, version)
+        callouts.send_back(version, other, "Shorter.")
+        callouts.edit(version, {"title_en": "Send us your password"}, author)
+        callouts.submit(version, author)
+
+        answer = client.post(ACTIONS[1].url(version), {**hidden, "comment": "Reads well."}, follow=True)
+
+        assert message_texts(answer) == [
+            "What this page shows has changed since you opened it. Nothing was done: read it again."
+        ]
+        page = answer.content.decode()
+        assert "Send us your password" in page
+        assert "Reads well." in page
+        version.refresh_from_db()
+        assert version.state == CalloutState.SUBMITTED
+        client.post(ACTIONS[1].url(version), {"comment": ""})
+        version.refresh_from_db()
+        assert version.state == CalloutState.SUBMITTED
+        ACTIONS[1].post(client, version)
+        version.refresh_from_db()
+        assert version.state == CalloutState.APPROVED
 
     @pytest.mark.parametrize("role", [RELATIONSHIP_MANAGERS, ADMINISTRATORS])
     def test_another_manager_or_an_administrator_approves(self, role: str) -> None:

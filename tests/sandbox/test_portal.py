@@ -1,11 +1,13 @@
 """The Portal's callout form, and the box it fills on the Link page."""
 
+from pathlib import Path
+
 import pytest
 import requests
 from django.utils.html import escape
 
 from tests.sandbox.customer import Customer
-from tests.sandbox_process import SandboxProcess
+from tests.sandbox_process import ROOT, SandboxProcess
 
 TEXTS = {
     "title_en": "Before you start",
@@ -105,3 +107,17 @@ def test_the_form_tells_the_browser_its_limits(sandbox: SandboxProcess) -> None:
     page = form(sandbox)
     assert page.count('maxlength="50"') == 2
     assert page.count('maxlength="150"') == 2
+
+
+def test_the_form_begins_with_the_texts_of_a_file_until_somebody_saves_it(tmp_path: Path) -> None:
+    begins = ("--callout", str(ROOT / "docs/sample/callout.json"))
+    stand_in = SandboxProcess(tmp_path / "sandbox.sqlite3", *begins).start()
+    try:
+        assert "Ayez votre mot de passe QuickBooks à portée de main." in link_page(stand_in, "fr")
+        save(stand_in, title_en="Ours")
+        stand_in.stop()
+        stand_in.start()
+        assert "Ours" in form(stand_in)
+        assert "Ayez votre mot de passe" not in form(stand_in)
+    finally:
+        stand_in.stop()

@@ -254,9 +254,30 @@ def test_an_account_that_is_gone_already_is_not_deleted_again(asker: User, decid
     assert "Gone from Codat: no → yes" in settled.outcome
 
 
-def test_an_asker_who_may_no_longer_do_it_is_not_served(asker: User, decider: User) -> None:
+def lose_the_role(user: User) -> None:
+    """Another task."""
+    user.groups.clear()
+
+
+def lose_the_door(user: User) -> None:
+    """No work in the back office any more; the roles were left."""
+    User.objects.filter(pk=user.pk).update(is_staff=False)
+
+
+def leave(user: User) -> None:
+    """Another employer."""
+    User.objects.filter(pk=user.pk).update(is_active=False)
+
+
+every_loss = pytest.mark.parametrize("lose", [lose_the_role, lose_the_door, leave])
+
+
+@every_loss
+def test_an_asker_who_may_no_longer_do_it_is_not_served(
+    lose: Callable[[User], None], asker: User, decider: User
+) -> None:
     approval = ask(linked(), asker)
-    asker.groups.clear()
+    lose(asker)
     settled = approvals.approve(approval, actor=acts(decider))
     assert (settled.state, settled.outcome) == (
         ApprovalState.FAILED,
@@ -338,6 +359,20 @@ def test_exactly_the_frozen_rows_are_worked_through_by_the_queue(
     operations = Operation.objects.all()
     assert {it.connection_id for it in operations} == {asked[0].pk, asked[2].pk, asked[3].pk}
     assert {it.requested_by for it in operations} == {asker}
+
+
+@every_loss
+def test_who_loses_the_right_while_the_rows_wait_has_none_done(
+    lose: Callable[[User], None], asker: User, decider: User
+) -> None:
+    approval = ask_links(ConnectionFactory.create_batch(2), asker)
+    approvals.approve(approval, actor=acts(decider))
+    lose(asker)
+    approvals.run_many(approval.pk)
+    approval.refresh_from_db()
+    assert approval.outcome.startswith("0 done, 2 refused: ")
+    assert {why for _name, why in approval.refusals} == {"Sam Asker may no longer do this."}
+    assert not Operation.objects.exists()
 
 
 def test_a_task_that_runs_twice_does_no_row_twice(asker: User, decider: User) -> None:

@@ -99,7 +99,7 @@ def test_a_version_goes_from_draft_to_attested_and_every_step_is_kept(rosa: Acto
     assert (version.state, version.state_by_name) == (CalloutState.DRAFT, "Rosa Marchetti")
     callouts.edit(version, {**TEXTS, "note": "Spring", "title_en": "Before you begin"}, rosa)
     callouts.submit(version, rosa, "Please look.")
-    callouts.approve(version, ravi, "Reads well.")
+    callouts.approve(fresh(version), ravi, "Reads well.")
     callouts.attest(version, ravi, on=today(), by_name=" Ravi Menon ", comment="Seen in both languages.")
 
     version = fresh(version)
@@ -143,7 +143,7 @@ def test_what_is_sent_back_is_a_draft_again_and_its_old_hands_stay(rosa: Actor, 
     for hand in (rosa, ravi):
         with pytest.raises(Refused, match="Somebody else has to approve it"):
             callouts.approve(version, hand)
-    callouts.approve(version, member())
+    callouts.approve(fresh(version), member())
     assert fresh(version).state == CalloutState.APPROVED
 
 
@@ -209,6 +209,17 @@ def test_nobody_approves_what_they_submitted(rosa: Actor, ravi: Actor) -> None:
     with pytest.raises(Refused, match="Somebody else has to approve it"):
         callouts.approve(version, ravi)
     assert fresh(version).state == CalloutState.SUBMITTED
+
+
+def test_only_the_texts_that_were_read_are_approved(rosa: Actor, ravi: Actor) -> None:
+    read = submitted(rosa)
+    callouts.send_back(read, ravi, "Shorter, please.")
+    callouts.edit(read, {"body_fr": "Un autre texte."}, rosa)
+    callouts.submit(read, rosa)
+    with pytest.raises(Refused, match="The texts have changed since you read them"):
+        callouts.approve(read, ravi)
+    assert fresh(read).state == CalloutState.SUBMITTED
+    callouts.approve(fresh(read), ravi)
 
 
 def test_where_four_eyes_are_not_asked_for_the_author_may_approve(rosa: Actor, settings: Settings) -> None:

@@ -15,7 +15,7 @@ from feeds.services import approvals, demo, roles
 class Command(BaseCommand):
     """Roles, schedules, and the demo where it belongs."""
 
-    help = "Bring roles and schedules up to date; beside the stand-in Codat also demo users and companies."
+    help = "Bring roles and schedules up to date; beside the stand-in Codat also demo users, companies and a callout."
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Run; quiet about what was right already."""
