@@ -213,7 +213,7 @@ def waiting_for(user: User) -> QuerySet[Approval]:
         .filter(state=ApprovalState.REQUESTED, action__in=mine, expires_at__gt=timezone.now())
         .exclude(requested_by=user)
     )
-    return waiting.exclude(action="change_roles", target_pk=user.pk)
+    return waiting.exclude(action__in=[name for name, rule in RULES.items() if rule.model is User], target_pk=user.pk)
 
 
 def why_not_decide(approval: Approval, user: User | None) -> Text:
