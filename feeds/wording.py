@@ -50,6 +50,11 @@ def colon_in_words() -> str:
     return _("%(label)s: %(value)s") % {"label": "", "value": ""}
 
 
+def before_stop(name: str) -> str:
+    """A name as it stands at the end of a sentence: the full stop of "Café du Port inc." is the sentence's too."""
+    return name.removesuffix(".")
+
+
 @dataclass(frozen=True)
 class _Sentence:
     """One string of the catalogue that may stand in a stored text."""

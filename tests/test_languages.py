@@ -188,6 +188,15 @@ def test_addresses_are_written_to_in_their_owners_language() -> None:
 
 @pytest.mark.parametrize(
     ("name", "shown"),
+    [("SHORT_DATE_FORMAT", "6 Nov 2026"), ("SHORT_DATETIME_FORMAT", "6 Nov 2026, 2:05 p.m.")],
+)
+def test_no_date_in_english_can_be_read_as_another_day(name: str, shown: str) -> None:
+    with translation.override("en"):
+        assert date_format(datetime(2026, 11, 6, 14, 5, tzinfo=UTC), name) == shown
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
     [
         ("TIME_FORMAT", "14 h 05"),
         ("DATETIME_FORMAT", "26 novembre 2026, 14 h 05"),
