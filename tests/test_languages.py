@@ -50,6 +50,13 @@ def test_before_anybody_chose_the_browser_decides() -> None:
     assert language_of(sign_in(UserFactory(role="Support")), accept_language="fr-CA") == "fr"
 
 
+@pytest.mark.parametrize("name", ["index", "password_change", "password_change_done"])
+def test_every_page_has_the_switch_and_the_way_to_ones_second_factors(name: str) -> None:
+    page = sign_in(UserFactory(role="Support")).get(reverse(f"admin:{name}")).content.decode()
+    assert page.count('class="language-switch"') == 1
+    assert f'href="{reverse("mfa_index")}"' in page
+
+
 def test_a_choice_outlives_the_session_and_reaches_another_device() -> None:
     user = UserFactory(role="Support")
     client = sign_in(user)
