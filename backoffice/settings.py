@@ -167,6 +167,7 @@ FOUR_EYES: list[str] = env.list(
         "publish_callout",
         "bulk",
         "change_roles",
+        "reset_second_factors",
     ],
 )
 FOUR_EYES_BULK_ROWS: int = env.int("FOUR_EYES_BULK_ROWS", default=20)

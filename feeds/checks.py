@@ -179,6 +179,7 @@ FOUR_EYES_NAMES = (
     "publish_callout",
     "bulk",
     "change_roles",
+    "reset_second_factors",
 )
 
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import gettext
 import re
-from collections.abc import Mapping
+import struct
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -27,6 +28,8 @@ _CHANGE = re.compile(r"(?P<label>[^:→]+): (?P<before>[^→]+) → (?P<after>[^
 _PLAIN_VALUES = ("yes", "no", "none", "gone")
 _SHORTEST_START = 4
 """Letters a sentence must begin with before its first placeholder: fewer would find it in anybody's words."""
+_SHORTEST_END = 12
+"""Letters a sentence that begins with a name must have after it, for the same reason."""
 
 
 def recorded() -> AbstractContextManager[None]:
@@ -47,13 +50,19 @@ def colon_in_words() -> str:
     return _("%(label)s: %(value)s") % {"label": "", "value": ""}
 
 
+def before_stop(name: str) -> str:
+    """A name as it stands at the end of a sentence: the full stop of "Café du Port inc." is the sentence's too."""
+    return name.removesuffix(".")
+
+
 @dataclass(frozen=True)
 class _Sentence:
     """One string of the catalogue that may stand in a stored text."""
 
     start: str
     pattern: re.Pattern[str]
-    translated: str
+    translated: tuple[str, ...]
+    """Several where it counts something."""
     is_whole: bool
     """Ends with a full stop: others may follow it, and it may stand inside another."""
 
@@ -61,7 +70,9 @@ class _Sentence:
         named = found.groupdict()
         rest = named.pop("rest_of_text", None)
         values = {name: book.value(value) for name, value in named.items()}
-        told = _PLACEHOLDER.sub(lambda place: values[_group(place, self.translated)], self.translated)
+        number = next((int(value) for value in named.values() if value.isdecimal()), 2)
+        text = self.translated[book.form(number) if len(self.translated) > 1 else 0]
+        told = _PLACEHOLDER.sub(lambda place: values[_group(place, text)], text)
         return f"{told} {book.text(rest)}" if rest else told
 
 
@@ -72,6 +83,8 @@ class _Book:
     exact: Mapping[str, str]
     sentences: tuple[_Sentence, ...]
     statuses: Mapping[str, str]
+    form: Callable[[int], int]
+    """Which of a text's forms goes with a number."""
 
     def text(self, text: str) -> str:
         return (
@@ -135,18 +148,41 @@ def _retold(text: str, language: str) -> str:
 @lru_cache
 def _book(language: str) -> _Book:
     folder = Path(settings.LOCALE_PATHS[0])
-    # The library has no public way to list a catalogue; the attribute is as old as the module.
-    held: dict[str | tuple[str, int], str] = gettext.translation("django", folder, [language], fallback=False)._catalog  # type: ignore[attr-defined]
-    words = {_english(key): text for key, text in held.items() if _english(key) and text}
-    sentences = [_sentence(english, text) for english, text in words.items()]
-    with translation.override(language):
-        statuses = {english: str(words.get(english, english)) for english in _status_labels()}
-    ordered = sorted((it for it in sentences if len(it.start) >= _SHORTEST_START), key=lambda it: -len(it.start))
-    return _Book({key: text for key, text in words.items() if not _PLACEHOLDER.search(key)}, tuple(ordered), statuses)
+    words = dict(_entries(Path(str(gettext.find("django", folder, [language])))))
+    sentences = [_sentence(english, forms) for english, forms in words.items() if _is_unmistakable(english)]
+    statuses = {english: words.get(english, (english,))[0] for english in _status_labels()}
+    ordered = sorted(sentences, key=lambda it: -len(it.start))
+    exact = {english: forms[-1] for english, forms in words.items() if not _PLACEHOLDER.search(english)}
+    # The library has no public way to ask for it; the attribute is as old as the module.
+    form = gettext.translation("django", folder, [language]).plural  # type: ignore[attr-defined]
+    return _Book(exact, tuple(ordered), statuses, form)
 
 
-def _english(key: str | tuple[str, int]) -> str:
-    return key if isinstance(key, str) else key[0]
+def _entries(compiled: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Each English text of a compiled catalogue with its translation; what counts, both of its English forms with all
+    of the other language's. The library reads the same file and forgets the second English form.
+    """
+    held = compiled.read_bytes()
+    count, keys, texts = struct.unpack_from("<3I", held, 8)
+
+    def words(table: int, number: int) -> list[str]:
+        length, start = struct.unpack_from("<2I", held, table + 8 * number)
+        return held[start : start + length].decode().split("\0")
+
+    for number in range(count):
+        forms = tuple(words(texts, number))
+        yield from ((english, forms) for english in words(keys, number) if english and all(forms))
+
+
+def _is_unmistakable(english: str) -> bool:
+    """Whether a stored text that fits can only be this sentence: by how it begins, or by all that follows a name."""
+    first = _PLACEHOLDER.search(english)
+    if first is None or first.start() >= _SHORTEST_START:
+        return True
+    fixed = len(_PLACEHOLDER.sub("", english))
+    if first.group().endswith("d"):
+        return first.start() == 0 and fixed >= _SHORTEST_START
+    return first.start() == 0 and english.endswith(".") and fixed >= _SHORTEST_END
 
 
 def _status_labels() -> list[str]:
@@ -154,10 +190,11 @@ def _status_labels() -> list[str]:
         return [str(known.label) for known in (*ConnectionStatus, *AccountStatus, GONE_MEANING)]
 
 
-def _sentence(english: str, translated: str) -> _Sentence:
+def _sentence(english: str, translated: tuple[str, ...]) -> _Sentence:
     pieces, end = [], 0
     for place in _PLACEHOLDER.finditer(english):
-        pieces += [re.escape(english[end : place.start()]), f"(?P<{_group(place, english)}>.+?)"]
+        what = r"\d+" if place.group().endswith("d") else ".+?"
+        pieces += [re.escape(english[end : place.start()]), f"(?P<{_group(place, english)}>{what})"]
         end = place.end()
     pieces.append(re.escape(english[end:]))
     # Sentences are joined by spaces; a label is only ever the whole text.

@@ -3,6 +3,9 @@
 Runs pip-audit and reads its report. A finding fails. When the advisory service does not answer, nothing was audited:
 that is said, and fails nothing, because a build without a network must not depend on it. pip-audit itself passes
 silently over a package that the service does not know; here it is named.
+
+Advisories come from the package index. A mirror often has none: `PIP_AUDIT_VULNERABILITY_SERVICE=osv` asks osv.dev
+instead (`PIP_AUDIT_OSV_URL`: a copy of it).
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from typing import Any
 
 PATIENCE = 300
 """Seconds."""
+NOTHING = "nothing was audited. Where osv.dev can be reached: PIP_AUDIT_VULNERABILITY_SERVICE=osv make lint"
 
 
 def run(file: str) -> tuple[int, str]:
@@ -37,13 +41,13 @@ def judge(code: int, report: str) -> tuple[int, list[str]]:
     try:
         packages: list[dict[str, Any]] = json.loads(report)["dependencies"]
     except (ValueError, KeyError):
-        return 0, ["pip-audit: SKIPPED, the advisory service cannot be reached: nothing was audited"]
+        return 0, [f"pip-audit: SKIPPED, the advisory service cannot be reached: {NOTHING}"]
     found = [_line(package, flaw) for package in packages for flaw in package.get("vulns", [])]
     skipped = [package["name"] for package in packages if "skip_reason" in package]
     if found:
         return 1, ["pip-audit: known vulnerabilities", *found]
     if packages and len(skipped) == len(packages):
-        return 0, ["pip-audit: SKIPPED, the index here knows no advisories: nothing was audited"]
+        return 0, [f"pip-audit: SKIPPED, the index here knows no advisories: {NOTHING}"]
     lines = [f"pip-audit: {len(packages) - len(skipped)} packages, no known vulnerability"]
     return 0, lines + ([f"pip-audit: SKIPPED, not known to the service: {', '.join(skipped)}"] if skipped else [])
 

@@ -130,8 +130,8 @@ def test_the_page_is_as_old_as_the_oldest_reading_of_an_account(client: Client, 
     first.save()
     second.save()
     page = client.get(address_of(invite(ready))).content.decode()
-    assert "11/20/2026" in page
-    assert "11/23/2026" not in page
+    assert "as of 20 Nov 2026, 10 a.m." in page
+    assert "23 Nov 2026" not in page
 
 
 @pytest.mark.django_db
@@ -508,6 +508,11 @@ def test_half_of_a_web_process_stays_free_however_slow_codat_is(document: str, s
     assert int(found[1]) >= 2 * settings.PRESSES_AT_ONCE
 
 
+def one_stop(page: str) -> bool:
+    """Whether "of Maple Dental Ltd." ends its sentence with one full stop."""
+    return "<strong>Maple Dental Ltd</strong>. " in page
+
+
 @pytest.mark.django_db
 def test_an_invitation_that_has_served_shows_how_it_stands_and_gives_no_link_again(
     client: Client, ready: Company, codat: SandboxProcess, drain_queue: Callable[[], int]
@@ -517,7 +522,9 @@ def test_an_invitation_that_has_served_shows_how_it_stands_and_gives_no_link_aga
     connection = ready.connections.get()
     codat.connect(ready.codat_id, connection.codat_id)
     sync.refresh_company(ready, actor=RM)
-    assert "Your bank feed is connected" in client.get(address).content.decode()
+    page = client.get(address).content.decode()
+    assert "Your bank feed is connected" in page
+    assert one_stop(page)
 
     account = ready.source_accounts.earliest("pk")
     codat.disconnect(ready.codat_id, connection.codat_id, accountId=account.account_id, now=True)
@@ -525,6 +532,7 @@ def test_an_invitation_that_has_served_shows_how_it_stands_and_gives_no_link_aga
     calls = codat.stats()["requests"]
     for page in (client.get(address).content.decode(), after_press(client, address)):
         assert "This link has done its work" in page
+        assert one_stop(page)
         assert "Connected: 1 of 2 accounts" in page
         assert "<form" not in page
     assert codat.stats()["requests"] == calls
@@ -535,9 +543,11 @@ def test_an_invitation_that_has_served_shows_how_it_stands_and_gives_no_link_aga
 
 @pytest.mark.django_db
 def test_before_onboarding_is_done_the_page_asks_for_a_moment(client: Client) -> None:
-    company = CompanyFactory()
+    company = CompanyFactory(legal_name="Maple Dental Ltd.")
     address = address_of(invite(company))
-    assert "We are preparing" in client.get(address).content.decode()
+    page = client.get(address).content.decode()
+    assert "We are preparing" in page
+    assert one_stop(page)
     assert "We are preparing" in after_press(client, address)
 
 

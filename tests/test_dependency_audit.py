@@ -24,7 +24,12 @@ BAD = {"name": "requests", "version": "2.0.0", "vulns": [{"id": "PYSEC-2014-13",
     [
         (0, [GOOD], 0, "1 packages, no known vulnerability"),
         (0, [GOOD, UNKNOWN], 0, "SKIPPED, not known to the service: rich"),
-        (0, [UNKNOWN], 0, "SKIPPED, the index here knows no advisories: nothing was audited"),
+        (
+            0,
+            [UNKNOWN],
+            0,
+            "SKIPPED, the index here knows no advisories: nothing was audited. Where osv",
+        ),
         (1, [GOOD, BAD, UNKNOWN], 1, "requests 2.0.0: PYSEC-2014-13, fixed in 2.3.0"),
         (1, None, 0, "SKIPPED, the advisory service cannot be reached: nothing was audited"),
     ],

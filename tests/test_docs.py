@@ -33,7 +33,7 @@ MACHINE_PATH = re.compile(r"/(?:home|Users|root|work)/\w+")
 # Variables of the systems around the product.
 FOREIGN = {
     "BANK_FEEDS_URL", "BANK_FEEDS_KEY", "PYTEST_ARGS", "UPDATE_SCREENSHOTS", "MIGRATION_MODULES",
-    "AUDITLOG_LOGENTRY_MODEL", "CONN_MAX_AGE",
+    "AUDITLOG_LOGENTRY_MODEL", "CONN_MAX_AGE", "PIP_AUDIT_VULNERABILITY_SERVICE",
 }  # fmt: skip
 
 every_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))

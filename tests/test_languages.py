@@ -50,6 +50,13 @@ def test_before_anybody_chose_the_browser_decides() -> None:
     assert language_of(sign_in(UserFactory(role="Support")), accept_language="fr-CA") == "fr"
 
 
+@pytest.mark.parametrize("name", ["index", "password_change", "password_change_done"])
+def test_every_page_has_the_switch_and_the_way_to_ones_second_factors(name: str) -> None:
+    page = sign_in(UserFactory(role="Support")).get(reverse(f"admin:{name}")).content.decode()
+    assert page.count('class="language-switch"') == 1
+    assert f'href="{reverse("mfa_index")}"' in page
+
+
 def test_a_choice_outlives_the_session_and_reaches_another_device() -> None:
     user = UserFactory(role="Support")
     client = sign_in(user)
@@ -184,6 +191,15 @@ def test_addresses_are_written_to_in_their_owners_language() -> None:
     }
     assert settings.LANGUAGE_CODE == "en"
     assert mail.outbox == []
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [("SHORT_DATE_FORMAT", "6 Nov 2026"), ("SHORT_DATETIME_FORMAT", "6 Nov 2026, 2:05 p.m.")],
+)
+def test_no_date_in_english_can_be_read_as_another_day(name: str, shown: str) -> None:
+    with translation.override("en"):
+        assert date_format(datetime(2026, 11, 6, 14, 5, tzinfo=UTC), name) == shown
 
 
 @pytest.mark.parametrize(

@@ -90,6 +90,15 @@ def answers(settings: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[st
     log_in(Client(), "x", REMOTE_ADDR="10.0.0.1")
     yield "too often", log_in(Client(), "x", REMOTE_ADDR="10.0.0.1")
     yield "machines", nobody.get("/healthz")
+    yield "another host", nobody.get("/admin/login/", headers={"host": "evil.example"})
+    yield "API keys", staff.get(reverse("admin:feeds_apikey_changelist"))
+    yield "API key form", staff.get(reverse("admin:feeds_apikey_add"))
+    yield "API without key", nobody.get("/api/v1/connect-sessions/1")
+    yield "API, nothing here", nobody.get("/api/v1/nothing")
+    yield "API, another host", nobody.get("/api/v1/nothing", headers={"host": "evil.example"})
+    yield "API description", nobody.get(reverse("api:openapi-json"))
+    too_long = "x" * (settings.API_MAX_BYTES + 1)
+    yield "API, too long", nobody.post(reverse("api:open"), too_long, content_type="application/json")
     yield "a drawing", nobody.get("/static/feeds/icon.svg")
     yield "a script", nobody.get("/static/feeds/session.js")
 
@@ -121,7 +130,7 @@ def test_every_kind_of_answer_is_strict(settings: Any, monkeypatch: pytest.Monke
             parser = Inline()
             parser.feed(body_of(answer))
             assert parser.found == [], name
-    assert {status for status in seen.values()} >= {200, 400, 403, 404, 413, 429, 500}, seen
+    assert {status for status in seen.values()} >= {200, 400, 401, 403, 404, 413, 429, 500}, seen
 
 
 @pytest.mark.parametrize(

@@ -137,7 +137,8 @@ class ApprovalAdmin(ActionsAdmin[Approval], MirrorAdmin[Approval]):
 
     @admin.display(description=gettext_lazy("what"))
     def what(self, approval: Approval) -> SafeString:
-        return format_html('{} <span class="quiet">{}</span>', approvals.label_of(approval), approval.target_name)
+        words = approvals.object_in_words(approval)
+        return format_html('{} <span class="quiet">{}</span>', approvals.label_of(approval), words)
 
     @admin.display(description=gettext_lazy("customer"))
     def customer(self, approval: Approval) -> SafeString:
@@ -181,7 +182,8 @@ class ApprovalAdmin(ActionsAdmin[Approval], MirrorAdmin[Approval]):
             "approval": approval,
             "what": approvals.label_of(approval),
             "state": _state(approval),
-            "target": _link(approval) if is_seen else approval.target_name,
+            "target": _link(approval) if is_seen else approvals.object_in_words(approval),
+            "about": approvals.object_in_words(approval),
             "is_seen": is_seen,
             "buttons": [button for button in self.action_buttons(request, approval) if not button.unavailable],
             "why_not": why_not,
@@ -244,8 +246,8 @@ def _state(approval: Approval) -> Meaning:
 
 def _link(approval: Approval) -> SafeString | str:
     """The object, with a link where it still has a page."""
-    target = approvals.target_of(approval)
+    target, words = approvals.target_of(approval), approvals.object_in_words(approval)
     try:
-        return link_to(target, approval.target_name) if target is not None else approval.target_name
+        return link_to(target, words) if target is not None else words
     except NoReverseMatch:
-        return approval.target_name
+        return words

@@ -174,6 +174,8 @@ class UserAdmin(ActionsAdmin[User], _StockUserAdmin):
         permission="feeds.reset_second_factors",
         form=ReasonForm,
         dangerous=True,
+        four_eyes="reset_second_factors",
+        unavailable=lambda user: second_factors.why_not_reset(user, by=current_actor().user),
         consequences=lambda user: [
             _("%(name)s loses: %(factors)s.")
             % {"name": person(user), "factors": ", ".join(second_factors.names_of(user)) or _("nothing")},
@@ -183,8 +185,6 @@ class UserAdmin(ActionsAdmin[User], _StockUserAdmin):
         ],
     )  # fmt: skip
     def reset_second_factors(self, request: HttpRequest, user: User, data: dict[str, Any]) -> Outcome:
-        if not self.has_change_permission(request, user):
-            raise Refused(_("A superuser's second factors are reset by superusers only."))
         second_factors.reset(user, by=cast(User, request.user), reason=data["reason"])
         return _("%s has no second factor any more, and is signed out.") % person(user)
 

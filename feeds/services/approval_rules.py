@@ -15,6 +15,7 @@ from django.db.models import Model
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
+from feeds import audit
 from feeds.audit import Actor
 from feeds.models import Batch, Case, Company, Connection, Operation, SourceAccount, WebhookEvent
 from feeds.services import (
@@ -28,7 +29,9 @@ from feeds.services import (
     links,
     onboarding,
     people,
+    second_factors,
 )
+from feeds.services.errors import Refused
 from feeds.states import AccountStatus, InvitationPurpose, Text
 
 State = dict[str, Any]
@@ -76,6 +79,9 @@ LABELS: dict[str, Text] = {
     "owner": gettext_lazy("Owner"),
     "rights": gettext_lazy("Rights"),
     "groups": gettext_lazy("Roles"),
+    "apps": gettext_lazy("Authenticator apps"),
+    "passkeys": gettext_lazy("Passkeys"),
+    "identity_provider": gettext_lazy("Bound to the identity provider"),
     **people.SWITCHES,
 }
 """Names of a state in words."""
@@ -144,10 +150,18 @@ def _reapply(event: WebhookEvent, _data: dict[str, Any], actor: Actor) -> str:
     return ""
 
 
+def _reset_second_factors(user: User, _data: dict[str, Any], actor: Actor) -> str:
+    if actor.user is None:
+        raise Refused(_("Only a person can ask for an approval."))
+    with audit.acting(actor):
+        second_factors.reset(user, by=actor.user, reason=actor.reason)
+    return _("%s has no second factor any more, and is signed out.") % (user.get_full_name() or user.get_username())
+
+
 def _not_oneself(decider: User, target: User, data: dict[str, Any]) -> Text:
     if decider.pk == target.pk:
-        return _("Nobody decides about their own rights.")
-    if (target.is_superuser or data["is_superuser"]) and not decider.is_superuser:
+        return _("Nobody decides about their own rights or second factors.")
+    if (target.is_superuser or data.get("is_superuser")) and not decider.is_superuser:
         return _("Only a superuser decides about superusers.")
     return ""
 
@@ -215,6 +229,16 @@ RULES: dict[str, Rule] = {
         run=lambda it, data, actor: people.change_rights(it, data, actor=actor),
         state=people.rights,
         fields=people.FIELDS,
+        veto=_not_oneself,
+        is_of_customer=False,
+    ),
+    "reset_second_factors": Rule(
+        setting="reset_second_factors",
+        label=gettext_lazy("Reset second factors"),
+        permission="feeds.reset_second_factors",
+        model=User,
+        run=_reset_second_factors,
+        state=second_factors.state_of,
         veto=_not_oneself,
         is_of_customer=False,
     ),

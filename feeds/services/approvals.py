@@ -213,7 +213,7 @@ def waiting_for(user: User) -> QuerySet[Approval]:
         .filter(state=ApprovalState.REQUESTED, action__in=mine, expires_at__gt=timezone.now())
         .exclude(requested_by=user)
     )
-    return waiting.exclude(action="change_roles", target_pk=user.pk)
+    return waiting.exclude(action__in=[name for name, rule in RULES.items() if rule.model is User], target_pk=user.pk)
 
 
 def why_not_decide(approval: Approval, user: User | None) -> Text:
@@ -529,6 +529,11 @@ def label_of(approval: Approval) -> Text:
     return RULES[approval.action].label if approval.action in RULES else approval.action
 
 
+def object_in_words(approval: Approval) -> str:
+    """What it is about; how many rows, in the reader's language."""
+    return approval.target_name if approval.target_pk is not None else retold(approval.target_name)
+
+
 def compared(approval: Approval) -> list[Compared]:
     """What the request was judged on, then and now."""
     target = target_of(approval)
@@ -582,7 +587,7 @@ def _tell_requester(approval: Approval) -> None:
 
 def _mail(kind: MailKind, approval: Approval, to: Sequence[str], subject: Text, key: str) -> None:
     def in_their_language() -> str:
-        words = {"what": label_of(approval), "object": approval.target_name, "state": approval.state_meaning.label}
+        words = {"what": label_of(approval), "object": object_in_words(approval), "state": approval.state_meaning.label}
         return str(subject) % words
 
     outbox.put(

@@ -19,6 +19,7 @@ from django.utils.translation import gettext as _
 
 from feeds import audit
 from feeds.services.errors import Refused
+from feeds.states import Text
 
 PURPOSE = b"backoffice second factors"
 SEALED = {Authenticator.Type.TOTP: "secret", Authenticator.Type.RECOVERY_CODES: "seed"}
@@ -114,20 +115,40 @@ def _name(factor: Any) -> str:
     return _("authenticator app") if factor.type == Authenticator.Type.TOTP else _("recovery codes")
 
 
+def state_of(user: User) -> dict[str, Any]:
+    """What a decision about a reset is judged on: what there is to lose, and whose account it is."""
+    types = list(Authenticator.objects.filter(user=user).values_list("type", flat=True))
+    return {
+        "apps": types.count(Authenticator.Type.TOTP),
+        "passkeys": types.count(Authenticator.Type.WEBAUTHN),
+        "identity_provider": SocialAccount.objects.filter(user=user).exists(),
+        "is_superuser": user.is_superuser,
+    }
+
+
+def why_not_reset(user: User, *, by: User | None) -> Text:
+    """Why `by` cannot have the second factors of `user` taken away, or nothing."""
+    if by is not None and user.pk == by.pk:
+        return _("Your own second factors are changed under “Second factors”, at the top of the page.")
+    if user.is_superuser and not (by is not None and by.is_superuser):
+        return _("A superuser's second factors are reset by superusers only.")
+    if not Authenticator.objects.filter(user=user).exists() and not SocialAccount.objects.filter(user=user).exists():
+        return _("%s has no second factor.") % (user.get_full_name() or user.get_username())
+    return ""
+
+
 def reset(user: User, *, by: User, reason: str) -> int:
     """Take every second factor away from `user`, unbind them from the identity provider and sign them out everywhere.
 
-    Returns how many there were. Raises Refused for oneself (there is a page for that, which asks for proof) and when
-    there is nothing to take away.
+    Returns how many there were. Raises Refused for oneself (there is a page for that, which asks for proof), for a
+    superuser unless `by` is one, and when there is nothing to take away.
     """
-    if user.pk == by.pk:
-        raise Refused(_("Your own second factors are changed under “Second factors”, at the top of the page."))
     with transaction.atomic():
-        User.objects.select_for_update().get(pk=user.pk)
+        user = User.objects.select_for_update().get(pk=user.pk)
+        if why := why_not_reset(user, by=by):
+            raise Refused(str(why))
         taken = Authenticator.objects.filter(user=user).delete()[0]
         unbound = SocialAccount.objects.filter(user=user).delete()[0]
-        if not taken and not unbound:
-            raise Refused(_("%s has no second factor.") % (user.get_full_name() or user.get_username()))
         ended = end_sessions(user)
         audit.record("second_factors_reset", user, reason=reason, factors=taken, unbound=unbound, sessions=ended)
     return int(taken)

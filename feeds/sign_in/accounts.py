@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from allauth.account.adapter import DefaultAccountAdapter
 from allauth.account.auth_backends import AuthenticationBackend
+from allauth.account.internal.flows.login import clear_authentication_records
 from allauth.account.internal.flows.reauthentication import get_reauthentication_flows
 from allauth.core.internal import ratelimit
+from allauth.mfa.webauthn.internal.flows import did_use_passwordless_login
 from axes.backends import AxesStandaloneBackend
 from django.conf import settings
 from django.contrib import messages
 from django.contrib.auth.base_user import AbstractBaseUser
-from django.contrib.auth.models import AnonymousUser
+from django.contrib.auth.models import AnonymousUser, User
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from feeds.sign_in import lockout, sessions
+from feeds.sign_in import identity_provider, lockout, sessions
 
 AUTHENTICATE_STAGE = "feeds.sign_in.second_factors.SecondFactorStage"
 
@@ -76,10 +78,24 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]
         return HttpResponseRedirect(reverse("account_login"))
 
     def pre_login(self, request: HttpRequest, user: AbstractBaseUser, **options: Any) -> HttpResponse | None:
-        """However somebody proved who they are: only active staff come in."""
-        if not StaffBackend().user_can_authenticate(user):
+        """However somebody proved who they are: only active staff come in.
+
+        A passkey alone stands for the password, so where that was disabled it opens nothing either.
+        """
+        without_password = did_use_passwordless_login(request, user) and not user.has_usable_password()
+        if without_password or not StaffBackend().user_can_authenticate(user):
+            clear_authentication_records(request)
             return self.respond_user_inactive(request, user)
         response: HttpResponse | None = super().pre_login(request, user, **options)
+        return response
+
+    def post_login(
+        self, request: HttpRequest, user: AbstractBaseUser, *, signal_kwargs: dict[str, Any] | None, **options: Any
+    ) -> HttpResponse:
+        """They are in, second factor included: bind who came from the identity provider for the first time."""
+        if sociallogin := (signal_kwargs or {}).get("sociallogin"):
+            identity_provider.bind(request, cast(User, user), sociallogin)
+        response: HttpResponse = super().post_login(request, user, signal_kwargs=signal_kwargs, **options)
         return response
 
     def get_login_stages(self) -> list[str]:

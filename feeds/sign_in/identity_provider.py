@@ -76,8 +76,6 @@ class IdentityProviderAdapter(DefaultSocialAccountAdapter):  # type: ignore[misc
         sociallogin.account.extra_data = {}
         if sociallogin.account.pk:
             sociallogin.account.save(update_fields=["extra_data"])
-        else:
-            sociallogin.connect(request, sociallogin.user)
         # The library takes an address found in the table of users for unproven, and would void the password.
         sociallogin._did_authenticate_by_email = None
 
@@ -89,6 +87,20 @@ class IdentityProviderAdapter(DefaultSocialAccountAdapter):  # type: ignore[misc
 
     def send_notification_mail(self, *_args: Any, **_kwargs: Any) -> None:
         """None: the provider has its own."""
+
+
+def is_bound(user: Any) -> bool:
+    """Whether this person has signed in through the provider before."""
+    return bool(SocialAccount.objects.filter(user=user).exists())
+
+
+def bind(request: HttpRequest, user: User, sociallogin: Any) -> None:
+    """Tie the person to the provider's identifier, once they are in: whoever fails at the second factor ties nothing.
+
+    Otherwise an administrator could give a colleague's account their own address and be bound to it at once.
+    """
+    if not sociallogin.account.pk and not is_bound(user):
+        sociallogin.connect(request, user)
 
 
 def patiently(view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:

@@ -17,6 +17,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from feeds.services import second_factors
+from feeds.sign_in import identity_provider
 from feeds.sign_in.accounts import AccountAdapter
 
 OPEN_WITHOUT = frozenset(
@@ -69,10 +70,15 @@ class SecondFactorAdapter(DefaultMFAAdapter):  # type: ignore[misc]  # the libra
 
 
 class SecondFactorStage(AuthenticateStage):  # type: ignore[misc]
-    """Asks for the second factor; not after an identity provider that is trusted to have asked itself."""
+    """Asks for the second factor; not after an identity provider that is trusted to have asked itself.
+
+    Whom it brings for the first time is known by an address only, which an administrator can change: who has a second
+    factor here shows it then.
+    """
 
     def _should_handle(self, request: HttpRequest) -> bool:
-        if came_through_trusted_provider(request, self.login.user):
+        person = self.login.user
+        if came_through_trusted_provider(request, person) and identity_provider.is_bound(person):
             return False
         return bool(super()._should_handle(request))
 

@@ -12,7 +12,7 @@ from feeds.admin import pictures
 from feeds.admin.base import as_of, change_url, moment, named, person, since, status_pill
 from feeds.banking import mask
 from feeds.services.changes import action_label
-from feeds.wording import colon_in_words, retold
+from feeds.wording import before_stop, colon_in_words, retold
 
 register = template.Library()
 register.filter("pill", status_pill)
@@ -25,6 +25,7 @@ register.filter("change_url", change_url)
 register.filter("masked", mask)
 register.filter("told_action", action_label)
 register.filter("retold", retold)
+register.filter("before_stop", before_stop)
 register.simple_tag(colon_in_words, name="colon")
 
 

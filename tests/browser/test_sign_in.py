@@ -154,6 +154,13 @@ def test_a_passkey_is_added_asked_for_and_opens_alone(window: Window, robin: Use
     assert [entry.additional_data["purpose"] for entry in used] == ["sign-in", "sign-in without password"]
     assert [entry.actor_name for entry in used] == [robin.get_full_name()] * 2
 
+    # An administrator shuts Robin out by disabling the password: a passkey alone stands for it.
+    robin.set_unusable_password()
+    robin.save()
+    staff.open("/admin/")
+    staff.page.get_by_role("button", name="Use a passkey").click()
+    expect(staff.page.get_by_text("You cannot sign in. Ask an administrator.")).to_be_visible()
+
 
 def test_a_passkey_is_renamed_and_removed(window: Window, robin: User, at_localhost: str) -> None:
     staff = window(base_url=at_localhost)

@@ -18,7 +18,7 @@ from django.test import Client
 from django.urls import reverse
 
 from tests.factories import PASSWORD, UserFactory
-from tests.sign_in.people import add_app, events_of, is_in, log_in
+from tests.sign_in.people import add_app, code, events_of, is_in, log_in
 
 pytestmark = pytest.mark.django_db
 
@@ -179,6 +179,30 @@ def test_unless_the_provider_is_trusted_to_have_asked(issuer: Issuer, robin: Use
     by_password = Client()
     log_in(by_password, "robin")
     assert not is_in(by_password)
+
+
+@pytest.mark.parametrize("is_trusted", [True, False])
+def test_the_first_time_a_second_factor_here_comes_before_anything_is_bound(
+    issuer: Issuer, robin: User, settings: Any, is_trusted: bool
+) -> None:
+    settings.OIDC_IS_SECOND_FACTOR = is_trusted
+    browser = Client()
+    log_in(browser, "robin")
+    secret = add_app(browser)
+    for _ in range(2):
+        intruder = Client()
+        assert issuer.sign_in(intruder)["Location"] == reverse("mfa_authenticate")
+        assert not is_in(intruder)
+        assert not SocialAccount.objects.exists()
+    client = Client()
+    issuer.sign_in(client)
+    client.post(reverse("mfa_authenticate"), {"code": code(secret)})
+    assert is_in(client)
+    assert SocialAccount.objects.get().extra_data == {}
+    assert events_of(robin)[-3:] == ["authenticator_app_used", "identity_provider_bound", "identity_provider_used"]
+    again = Client()
+    issuer.sign_in(again)
+    assert is_in(again) is is_trusted
 
 
 def test_a_second_identity_cannot_be_tied_to_oneself(issuer: Issuer, robin: User) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -14,8 +15,10 @@ from django.test import Client, TestCase
 from django.urls import URLPattern, URLResolver, get_resolver, reverse
 
 from backoffice import settings as product
-from feeds.models import AuditEntry
-from feeds.services import second_factors
+from feeds.admin.actions import JUDGED_ON
+from feeds.audit import Actor
+from feeds.models import Approval, AuditEntry
+from feeds.services import approvals, second_factors
 from feeds.sign_in import sessions
 from feeds.sign_in.second_factors import OPEN_WITHOUT
 from tests.factories import CompanyFactory, UserFactory
@@ -290,6 +293,14 @@ def chief(*permissions: str, **values: Any) -> Client:
     return client
 
 
+def ask_for_reset(client: Client, user: User) -> str:
+    """Ask a colleague for it through the page; what the page said before."""
+    page = client.get(url(user)).content.decode()
+    shown = re.findall(rf'name="{JUDGED_ON}" value="(\w+)"', page)
+    assert client.post(url(user), {JUDGED_ON: shown[0], "reason": REASON}).status_code == 302
+    return page
+
+
 class TestReset:
     """The action that takes second factors away."""
 
@@ -347,6 +358,49 @@ class TestReset:
         entry = AuditEntry.objects.get(event="second_factors_reset")
         assert (entry.object_pk, entry.actor.username, entry.reason) == (str(robin.pk), "chief", REASON)
         assert entry.additional_data == {"factors": 2, "unbound": 0, "sessions": 1}
+
+    def test_as_shipped_a_colleague_has_to_approve(self, robin: User, settings: Any) -> None:
+        settings.FOUR_EYES = settings.PRODUCT_FOUR_EYES
+        theirs = signed_in()
+        add_app(theirs)
+        browser = chief()
+        assert "A colleague has to approve this" in ask_for_reset(browser, robin)
+        assert "Nothing was done yet" in browser.get(url(robin)).content.decode()
+        assert is_in(theirs)
+        approval = Approval.objects.get()
+        decide = reverse("admin:feeds_approval_action", args=[approval.pk, "approve"])
+        assert "You asked for this yourself" in browser.post(decide, {"comment": ""}).content.decode()
+        theirs.post(decide, {"comment": ""})
+        assert Authenticator.objects.exists()
+
+        other = Client()
+        other.force_login(UserFactory(username="second", first_name="Sol", last_name="Two", role="Administrators"))
+        page = other.post(decide, {"comment": "Called back."}, follow=True).content.decode()
+        assert "has no second factor any more, and is signed out." in page
+        assert not Authenticator.objects.exists()
+        assert not is_in(theirs)
+        entry = AuditEntry.objects.get(event="second_factors_reset")
+        assert (entry.object_pk, entry.actor.username) == (str(robin.pk), "chief")
+        assert entry.reason.startswith(f"{REASON} (asked by ")
+        assert entry.reason.endswith("approved by Sol Two)")
+
+    def test_factors_that_changed_meanwhile_are_asked_about_anew(self, robin: User, settings: Any) -> None:
+        settings.FOUR_EYES = settings.PRODUCT_FOUR_EYES
+        theirs = signed_in()
+        add_app(theirs)
+        ask_for_reset(chief(), robin)
+        Authenticator.objects.create(user=robin, type="webauthn", data={"name": "New phone"})
+        decider = UserFactory(role="Administrators")
+        done = approvals.approve(Approval.objects.get(), actor=Actor.person(decider, source="admin"))
+        assert done.outcome.startswith("Changed since it was asked: Passkeys: 0 → 1.")
+        assert Authenticator.objects.filter(type="totp").exists()
+
+    def test_an_administrator_cannot_even_ask_about_a_superuser(self, settings: Any) -> None:
+        settings.FOUR_EYES = settings.PRODUCT_FOUR_EYES
+        superuser = UserFactory(username="root", is_superuser=True)
+        add_app(signed_in("root"))
+        assert "by superusers only" in chief().post(url(superuser), {"reason": REASON}).content.decode()
+        assert not Approval.objects.exists()
 
     def test_the_page_of_a_person_names_their_factors_and_shows_no_secret(self, robin: User) -> None:
         secret = add_app(signed_in())
