@@ -64,8 +64,9 @@ def _sees_staffs(request: HttpRequest) -> bool:
 class MailAdmin(ActionsAdmin[Mail], MirrorAdmin[Mail]):
     """List and detail, newest first. The text is shown as it was written; nothing of it can be changed."""
 
-    list_display = ("subject", "state_now", "kind", "recipients", "company_link", "written", "sent", "case_link")
-    list_select_related = ("company", "case__company", "invitation")
+    # Two lines each: as columns of their own they are cut off in French.
+    list_display = ("subject", "state_now", "about", "reaches", "written", "sent")
+    list_select_related = ("company", "case__company")
     list_filter = ("state", KindFilter)
     search_company_path = "company"
     search_help_text = SEARCH_BY_COMPANY
@@ -90,7 +91,7 @@ class MailAdmin(ActionsAdmin[Mail], MirrorAdmin[Mail]):
 
     def get_list_display(self, request: HttpRequest) -> tuple[str, ...]:
         """No mail to a customer is about a case, and its subject says what it is about."""
-        hidden = set() if _sees_staffs(request) else {"case_link", "kind"}
+        hidden = set() if _sees_staffs(request) else {"about"}
         return tuple(column for column in self.list_display if column not in hidden)
 
     @admin.display(description=gettext_lazy("state"))
@@ -100,6 +101,14 @@ class MailAdmin(ActionsAdmin[Mail], MirrorAdmin[Mail]):
     @admin.display(description=gettext_lazy("state"))
     def state_words(self, mail: Mail) -> SafeString:
         return status_explained(mail.state_meaning)
+
+    @admin.display(description=gettext_lazy("about"))
+    def about(self, mail: Mail) -> SafeString:
+        return format_html('{}<br><span class="quiet">{}</span>', mail.get_kind_display(), link_to(mail.case))
+
+    @admin.display(description=gettext_lazy("to"))
+    def reaches(self, mail: Mail) -> SafeString:
+        return format_html('{}<br><span class="quiet">{}</span>', self.recipients(mail), link_to(mail.company))
 
     @admin.display(description=gettext_lazy("to"))
     def recipients(self, mail: Mail) -> str:
