@@ -1049,6 +1049,25 @@ EVENT_DETAIL_LABELS: dict[str, Text] = {
 }
 """What the screens call the details of an event."""
 
+EVENT_DETAIL_VALUES: dict[str, dict[str, Text]] = {
+    "format": dict(ExportFormat.choices),
+    "kind": {
+        **dict(MailKind.choices),
+        "totp": _("authenticator app"),
+        "webauthn": _("passkey"),
+        "recovery_codes": _("recovery codes"),
+    },
+    "made_for": {"screen": _("a screen"), "mail": _("a mail"), "api": _("the bank's own application")},
+    "purpose": {
+        "confirmation": _("confirmation"),
+        "sign-in": _("sign-in"),
+        "sign-in without password": _("sign-in without password"),
+    },
+    "result": dict(CheckState.choices),
+    "stage": {"started": _("started"), "completed": _("completed"), "broken_off": _("broken off")},
+}
+"""What the screens call the codes among the details of an event; every other value is shown as it is."""
+
 
 def event_label(event: str) -> str:
     """An event of the change history in words; one that an older release recorded, by its name."""
@@ -1058,3 +1077,8 @@ def event_label(event: str) -> str:
 def event_detail_label(name: str) -> str:
     """A detail of an event in words; one that an older release recorded, by its name."""
     return str(EVENT_DETAIL_LABELS.get(name, name.replace("_", " ")))
+
+
+def event_detail_value(name: str, value: object) -> str:
+    """The value of an event's detail in words, where it is a code that this release knows."""
+    return str(EVENT_DETAIL_VALUES.get(name, {}).get(str(value), value))

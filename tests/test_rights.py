@@ -190,9 +190,15 @@ def _rows(world: World, client: Client) -> Iterator[str]:
     for model in walk.screens().keys() - CALLOUT:
         page = client.get(world.list_of(model), {"q": world.customer.customer_number})
         whole = client.get(world.list_of(model))
-        for answer in (page, whole):
-            if answer.status_code == 200 and list(answer.context["cl"].result_list):
-                yield f"the list of {model} shows {list(answer.context['cl'].result_list)}"
+        if whole.status_code != 200:
+            continue
+        # A tab or filter that makes a queryset of its own could forget whose customers they are.
+        found = whole.context["cl"]
+        queries = {choice["query_string"] for spec in found.filter_specs for choice in spec.choices(found)}
+        filtered = [client.get(world.list_of(model) + query) for query in sorted(queries - {"?"})]
+        for answer in (page, whole, *filtered):
+            if rows := list(answer.context["cl"].result_list):
+                yield f"the list of {model} shows {rows} at ?{answer.request['QUERY_STRING']}"
 
 
 # --- The table is told -----------------------------------------------------------------------------------------------

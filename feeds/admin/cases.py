@@ -74,6 +74,7 @@ class Tabs(admin.SimpleListFilter):
         return [
             ("mine", _("Mine")),
             ("unassigned", _("Unassigned")),
+            ("overdue", _("Overdue")),
             ("all", _("All open")),
             ("closed", _("Closed")),
         ]

@@ -15,7 +15,7 @@ from django.utils import timezone
 from django.utils.decorators import method_decorator
 from django.utils.text import capfirst
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
+from django.utils.translation import gettext_lazy, pgettext_lazy
 from django.views.decorators.http import require_http_methods, require_safe
 
 from feeds.admin import history_rows
@@ -53,8 +53,8 @@ class ExportForm(ReasonForm):
 class EvidenceForm(ReasonForm):
     """For which period, and why."""
 
-    start = day_field(gettext_lazy("From"))
-    end = day_field(gettext_lazy("To"), help_text=gettext_lazy("Both days are included."))
+    start = day_field(pgettext_lazy("first day", "From"))
+    end = day_field(pgettext_lazy("last day", "To"), help_text=gettext_lazy("Both days are included."))
     field_order = ("start", "end", "reason")
 
 

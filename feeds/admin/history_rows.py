@@ -13,9 +13,11 @@ from django.utils.text import capfirst
 
 from feeds.admin.base import change_url, story_url
 from feeds.models import AuditEntry, Company
-from feeds.services.changes import Change, Names, action_label, changes_of, kind_of, model_of
-from feeds.states import Tone, event_detail_label
+from feeds.services.changes import Change, Names, action_label, changes_of, kind_of, model_of, moment_in_words
+from feeds.states import Tone, event_detail_label, event_detail_value
 
+TIMES = {"asked_at"}
+"""Details of events that are times."""
 SHOWN_CHANGES = 4
 """Changed fields that one row of a list shows; the entry's own page shows all."""
 
@@ -68,8 +70,14 @@ def _row(entry: AuditEntry, names: Names, shown: int) -> Row:
         customer_story=story_url(Company, entry.company_id) if entry.company_id else "",
         changes=changes[:shown],
         more=max(0, len(changes) - shown),
-        details=[(event_detail_label(key), str(value)) for key, value in (entry.additional_data or {}).items()],
+        details=[
+            (event_detail_label(key), _detail(key, value)) for key, value in (entry.additional_data or {}).items()
+        ],
     )
+
+
+def _detail(name: str, value: object) -> str:
+    return moment_in_words(str(value)) if name in TIMES else event_detail_value(name, value)
 
 
 def same_click(entry: AuditEntry) -> str:

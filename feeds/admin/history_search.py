@@ -12,7 +12,7 @@ from django.http import QueryDict
 from django.utils import timezone
 from django.utils.text import capfirst
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
+from django.utils.translation import gettext_lazy, pgettext_lazy
 
 from feeds import audit
 from feeds.services import history, replay
@@ -71,8 +71,8 @@ class SearchForm(forms.Form):
         max_length=255,
         help_text=gettext_lazy("What one click or task did has one id."),
     )
-    start = day_field(gettext_lazy("From"), required=False)
-    end = day_field(gettext_lazy("To"), required=False)
+    start = day_field(pgettext_lazy("first day", "From"), required=False)
+    end = day_field(pgettext_lazy("last day", "To"), required=False)
 
     def __init__(self, data: QueryDict) -> None:
         super().__init__(data)

@@ -208,6 +208,7 @@ def _let_in(user: User, company: Company, name: str, reason: str) -> AccessGrant
             "until": date_format(timezone.localtime(grant.expires_at), "Y-m-d H:i T"),
             "url": outbox.page_of(grant),
         },
+        company=company,
     )
     queue.enqueue(queue.SEND_MAILS)
     return grant

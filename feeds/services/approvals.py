@@ -595,6 +595,8 @@ def _mail(kind: MailKind, approval: Approval, to: Sequence[str], subject: Text, 
         to=to,
         subject=in_their_language,
         context={"approval": approval, "what": label_of(approval), "url": outbox.page_of(approval)},
+        # What was approved may be that it is deleted.
+        company=Company.objects.filter(approvals=approval).first(),
         key=f"approval {approval.pk} {key}",
     )
     if to:

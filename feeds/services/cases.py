@@ -24,7 +24,7 @@ from django.utils.translation import gettext as _
 from feeds import audit
 from feeds.audit import Actor
 from feeds.models import Case, CaseEvent, Connection, Operation, SourceAccount
-from feeds.services import breaks, notifications
+from feeds.services import access, breaks, notifications
 from feeds.services.breaks import Break
 from feeds.services.errors import Refused
 from feeds.states import (
@@ -54,7 +54,7 @@ STAFF_DID_IT = {
 STAFF_DID_IT_WITHIN = timedelta(days=12)
 """Ten days of silence, a day until Unlinked, a day until the poll."""
 
-Worklist = Literal["mine", "unassigned", "all"]
+Worklist = Literal["mine", "unassigned", "overdue", "all"]
 
 
 # --- What Codat shows ------------------------------------------------------------------------------------------------
@@ -294,12 +294,18 @@ def wake_snoozed() -> int:
 
 # --- What people see -------------------------------------------------------------------------------------------------
 def worklist(which: Worklist, user: User) -> QuerySet[Case]:
-    """Open cases, overdue first: the user's own, those nobody has, or all. Ready to show: no query for each row."""
-    cases: QuerySet[Case] = Case.objects.open().select_related("company", "connection", "owner", "incident")
+    """Open cases, overdue first: the user's own, those nobody has, those overdue, or all.
+
+    Only of customers whom `user` sees. Ready to show: no query for each row.
+    """
+    related = ("company", "connection", "owner", "incident")
+    cases: QuerySet[Case] = access.scope(Case.objects.open().select_related(*related), user)
     if which == "mine":
         cases = cases.filter(owner=user)
     elif which == "unassigned":
         cases = cases.filter(owner__isnull=True)
+    elif which == "overdue":
+        cases = cases.filter(due_at__lte=timezone.now())
     return cases.order_by("due_at", F("priority").desc(), "pk")
 
 

@@ -214,7 +214,7 @@ def in_words(model: type[Model] | None, name: str, value: Any, names: Names) -> 
         related = field.related_model
         return names.of(related, text) if isinstance(related, type) else text
     if isinstance(field, DateTimeField):
-        return _moment(text)
+        return moment_in_words(text)
     if isinstance(field, JSONField) and text in ("[]", "{}"):
         return NO_VALUE
     if isinstance(field, BooleanField):
@@ -222,8 +222,8 @@ def in_words(model: type[Model] | None, name: str, value: Any, names: Names) -> 
     return text
 
 
-def _moment(text: str) -> str:
-    """The library stores times in UTC, without saying so."""
+def moment_in_words(text: str) -> str:
+    """A stored time in the reader's zone. The library stores times in UTC, without saying so."""
     try:
         at = datetime.fromisoformat(text)
     except ValueError:

@@ -9,16 +9,22 @@ from django.utils.translation import gettext as _
 
 from feeds import audit
 from feeds.audit import Actor
-from feeds.models import Company, Operation
+from feeds.models import Company, Mail, Operation
 from feeds.services import ledger
 from feeds.services.errors import Refused
 from feeds.states import OnboardingState, OperationKind, Text
 
 
 def why_not_deletable(company: Company) -> Text:
-    """Why our row must stay, or nothing: only what never was on its way to Codat may go."""
+    """Why our row must stay, or nothing: only what never was on its way to Codat, and of no use to a customer or in an
+    emergency, may go.
+    """
     if company.codat_id or company.onboarding_state != OnboardingState.DRAFT:
         return _("This company was sent to Codat: it stays, because the history names it.")
+    if company.invitations.exists():
+        return _("Its customer was invited: it stays, as proof of that.")
+    if company.access_grants.exists():
+        return _("It was opened by emergency access: it stays, as proof of that.")
     return ""
 
 
@@ -33,6 +39,8 @@ def delete(company: Company, *, actor: Actor, reason: str) -> str:
         name = str(held)
         for account in held.source_accounts.all():
             account.delete()
+        # Mails to colleagues, such as that its deletion waits for approval. They are not the customer's.
+        Mail.objects.filter(company=held).update(company=None)
         held.delete()
     return _("Deleted: %s.") % name
 

@@ -282,8 +282,9 @@ MAILS = (
 
 
 def _mail_rows(scope: Scope) -> Rows:
-    of_customer = Q(case__company=scope.company) | Q(invitation__company=scope.company)
-    for mail in Mail.objects.filter(scope.during("created_at"), of_customer).order_by("pk").iterator():
+    touched = scope.during("created_at") | scope.during("sent_at")
+    found = Mail.objects.filter(touched, company=scope.company)
+    for mail in found.order_by("pk").iterator():
         yield (
             mail.pk, str(mail.get_kind_display()), mail.case_id, mail.invitation_id, mail.to, mail.subject,
             str(MailState(mail.state).label), _at(mail.created_at), _at(mail.sent_at), _at(mail.bounced_at),
@@ -351,8 +352,8 @@ def _among_many(approval: Approval, company: Company) -> str | None:
 
 INVITATIONS = (
     "id", "purpose", "state", "contact", "language", "made_at_utc", "made_by", "expires_at_utc", "sent_at_utc",
-    "reminded_at_utc", "opened_at_utc", "started_at_utc", "linked_at_utc", "connected_at_utc", "ended_at_utc",
-    "ended_by",
+    "reminded_at_utc", "opened_at_utc", "started_at_utc", "times_pressed", "linked_at_utc", "connected_at_utc",
+    "ended_at_utc", "ended_by", "links_withdrawn_at_utc",
 )  # fmt: skip
 
 
@@ -363,7 +364,8 @@ def _invitation_rows(scope: Scope) -> Rows:
             one.pk, str(one.get_purpose_display()), str(one.state_meaning.label),
             f"{one.contact_name} <{one.contact_email}>", one.language, _at(one.created_at), one.made_by_name,
             _at(one.expires_at), _at(one.sent_at), _at(one.reminded_at), _at(one.opened_at), _at(one.started_at),
-            _at(one.linked_at), _at(one.connected_at), _at(one.ended_at), str(one.get_end_display()),
+            one.presses, _at(one.linked_at), _at(one.connected_at), _at(one.ended_at), str(one.get_end_display()),
+            _at(one.withdrawn_at),
         )  # fmt: skip
 
 
@@ -429,7 +431,7 @@ SECTIONS: tuple[Section, ...] = (
     Section(
         "mails",
         "Mails",
-        "Mails to the customer, and to staff about the customer's cases, that were written in the period. Where the "
+        "Mails to the customer, and to staff about the customer, that were written or sent in the period. Where the "
         "customer's link stood is a mark: the link is stored nowhere.",
         MAILS,
         _mail_rows,

@@ -22,6 +22,7 @@ from django.db.models import Model, Q, QuerySet
 from django.utils import timezone
 from django.utils.text import capfirst
 from django.utils.translation import gettext as _
+from django.utils.translation import pgettext
 
 from feeds.audit import Actor
 from feeds.models import AuditEntry, Company
@@ -223,8 +224,8 @@ def in_words(search: Search) -> list[tuple[str, str]]:
         _("Object"): f"#{search.key}" if search.key else "",
         _("Field"): field_in_words(search.kind, search.field),
         _("Action"): action_in_words(search.action),
-        _("From"): search.start.isoformat() if search.start else "",
-        _("To"): search.end.isoformat() if search.end else "",
+        pgettext("first day", "From"): search.start.isoformat() if search.start else "",
+        pgettext("last day", "To"): search.end.isoformat() if search.end else "",
         _("Source"): search.source,
         _("Request or task"): search.request,
     }

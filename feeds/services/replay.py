@@ -118,7 +118,8 @@ class Replay:
         """What is not known, to be said beside every state."""
         begun = bool(self.entries) and self.entries[0].action == AuditEntry.Action.CREATE
         names = {field.name for field in self.model._meta.concrete_fields} if self.model else set()
-        left_out = sorted(str(field_label(self.model, name)) for name in names - set(self.fields) - {"id"})
+        # A person and the name that is kept of them have one label.
+        left_out = sorted({str(field_label(self.model, name)) for name in names - set(self.fields) - {"id"}})
         return Limits(left_out, AuditPurge.objects.order_by("-id").first(), not begun, self.too_many)
 
     # --- One field ----------------------------------------------------------------------------------------------------

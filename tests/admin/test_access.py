@@ -24,6 +24,7 @@ from tests.factories import (
     AccessGrantFactory,
     ApprovalFactory,
     BatchFactory,
+    CaseFactory,
     CompanyFactory,
     ConnectionFactory,
     OperationFactory,
@@ -199,9 +200,19 @@ class TestOwnCustomers:
         assert re.search(r'<span class="tile-count">1</span> Without a manager', page)
 
     def test_a_bank_of_its_own_group_sees_no_more_than_its_own(self, hers: Company) -> None:
-        labels = ["feeds.view_company", "feeds.view_auditentry", "feeds.view_incident", "feeds.view_operation"]
+        labels = [
+            "feeds.view_company", "feeds.view_auditentry", "feeds.view_incident", "feeds.view_operation",
+            "feeds.view_case", "feeds.work_case",
+        ]  # fmt: skip
         client = browser(UserFactory(permissions=labels))
         assert listed(client, COMPANIES) == set()
+        case = CaseFactory(connection=ConnectionFactory(company=hers))
+        address = reverse("admin:feeds_case_changelist")
+        for tab in ("all", "mine", "unassigned", "overdue", "closed"):
+            assert listed(client, address, list=tab) == set()
+        client.post(address, {"action": "take_selected", "_selected_action": [case.pk]})
+        case.refresh_from_db()
+        assert case.owner is None
         assert client.get(reverse("admin:feeds_auditentry_changelist")).status_code == 403
         assert client.get(reverse("admin:feeds_incident_changelist")).status_code == 403
         assert hers.legal_name not in client.get(reverse("admin:index")).content.decode()

@@ -20,7 +20,15 @@ from feeds.models import AuditEntry, Batch, Company, Operation, SourceAccount
 from feeds.services import onboarding
 from feeds.services.roles import ADMINISTRATORS, COMPLIANCE_AUDITORS, RELATIONSHIP_MANAGERS, SUPPORT
 from feeds.states import ConnectionStatus, OnboardingState
-from tests.factories import BatchFactory, CompanyFactory, ConnectionFactory, SourceAccountFactory, UserFactory
+from tests.factories import (
+    AccessGrantFactory,
+    BatchFactory,
+    CompanyFactory,
+    ConnectionFactory,
+    InvitationFactory,
+    SourceAccountFactory,
+    UserFactory,
+)
 from tests.sandbox_process import SandboxProcess
 
 ADD = "admin:feeds_company_add"
@@ -334,6 +342,21 @@ class TestChanging:
         assert list(Company.objects.all()) == [sent]
         entry = AuditEntry.objects.get(content_type__model="company", action=AuditEntry.Action.DELETE)
         assert (entry.actor.is_superuser, entry.reason) == (True, "Entered twice.")
+
+    @pytest.mark.parametrize(
+        ("trace", "why"),
+        [
+            (InvitationFactory, "Its customer was invited: it stays, as proof of that."),
+            (AccessGrantFactory, "It was opened by emergency access: it stays, as proof of that."),
+        ],
+    )
+    def test_a_draft_that_left_a_trace_with_people_stays_and_says_why(self, trace: Any, why: str) -> None:
+        draft = CompanyFactory()
+        trace(company=draft)
+        url = reverse("admin:feeds_company_action", args=[draft.pk, "delete"])
+        answer = browser(UserFactory(is_superuser=True)).post(url, {"reason": "Entered twice."}, follow=True)
+        assert texts(answer) == [why]
+        assert list(Company.objects.all()) == [draft]
 
     def test_djangos_own_way_to_delete_is_closed(self) -> None:
         boss = browser(UserFactory(is_superuser=True))

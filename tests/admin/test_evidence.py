@@ -7,7 +7,7 @@ import hashlib
 import io
 import json
 import zipfile
-from datetime import timedelta
+from datetime import UTC, timedelta
 from functools import partial
 from typing import Any
 
@@ -19,7 +19,17 @@ from django.utils import timezone
 from feeds import audit
 from feeds.audit import Actor
 from feeds.models import AuditEntry, Company, HistoryExport, Invitation, Mail
-from feeds.services import approvals, callouts, evidence, invitation_keys, outbox
+from feeds.services import (
+    access,
+    api_keys,
+    approvals,
+    callouts,
+    connect_sessions,
+    evidence,
+    invitation_keys,
+    outbox,
+)
+from feeds.services.approval_rules import RULES
 from feeds.services.roles import ADMINISTRATORS, COMPLIANCE_AUDITORS, RELATIONSHIP_MANAGERS, SUPPORT
 from feeds.states import CalloutState, ExportKind, ExportState, InvitationEnd, MailKind, MailState
 from tests.factories import (
@@ -133,6 +143,59 @@ def test_the_sections_tell_what_happened(auditor: Client, company: Company) -> N
         "Case",
         "Invitation",
     }
+
+
+@pytest.mark.parametrize(
+    "write", ["mail of an emergency access", "mail that an approval is asked for", "mail that was sent late"]
+)
+def test_a_mail_to_staff_about_the_customer_is_in_it(
+    write: str, auditor: Client, company: Company, settings: Any
+) -> None:
+    if write == "mail of an emergency access":
+        settings.RM_SEES_ALL_CUSTOMERS = False
+        company.manager = UserFactory(email="rosa@bank.example")
+        company.save()
+        other = Actor.person(UserFactory(role=RELATIONSHIP_MANAGERS), source="admin")
+        access.break_glass(actor=other, customer_number=company.customer_number, reason="Rosa is away.")
+        subject = "Emergency access to Maple Bakery"
+    elif write == "mail that an approval is asked for":
+        UserFactory(role=SUPPORT, email="sam@bank.example")
+        asking = Actor.person(UserFactory(role=SUPPORT), source="admin")
+        going = company.connections.get()
+        approvals.ask("delete_connection", going, data={}, consequences=["Much."], reason="Left.", actor=asking)
+        subject = f"Your approval is asked for: {RULES['delete_connection'].label}, {going}"
+    else:
+        subject = "Connect your feed"
+        Mail.objects.filter(subject=subject).update(created_at=timezone.now() - timedelta(days=20))
+    assert subject in [row["subject"] for row in table(pack(auditor, company, start=5), "mails")]
+
+
+def test_an_invitation_says_how_often_it_was_pressed_and_when_its_links_were_withdrawn(
+    auditor: Client, company: Company
+) -> None:
+    withdrawn = timezone.now()
+    company.invitations.update(presses=3, withdrawn_at=withdrawn)
+    (row,) = table(pack(auditor, company), "invitations")
+    assert (row["times_pressed"], row["links_withdrawn_at_utc"]) == (
+        "3",
+        withdrawn.astimezone(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def test_what_the_banks_own_application_did_is_in_it_under_the_name_of_its_key(auditor: Client) -> None:
+    key = api_keys.make(name="portal", scopes=["connect_sessions:write"], manager=None, days=9, actor=audit.SYSTEM).key
+    account = {
+        "account_name": "Operating", "account_type": "checking", "account_number": NUMBER, "currency": "USD",
+        "bank_code": "325990015", "routing_type": "aba",
+    }  # fmt: skip
+    values = {"legal_name": "Portal Born", "contact_name": "Pia Born", "contact_email": "pia@born.example"}
+    wanted = connect_sessions.Wanted({**values, "country": "US"}, (account,))
+    connect_sessions.open_session("P-1", wanted, key=key, actor=api_keys.actor(key, address="192.0.2.9"))
+    archive = pack(auditor, Company.objects.get(customer_number="P-1"))
+    assert [row["made_by"] for row in table(archive, "invitations")] == [f"API key {key}"]
+    rows = [row for row in table(archive, "history") if row["source"] == "api"]
+    assert {(row["who"], row["ip"]) for row in rows} == {(f"API key {key}", "192.0.2.9")}
+    assert {row["event"] or row["kind"] for row in rows} >= {"company", "source account", "invitation_link_made"}
 
 
 def test_nothing_of_another_customer_is_in_it(auditor: Client, company: Company) -> None:

@@ -20,7 +20,14 @@ from feeds.audit import Actor
 from feeds.models import AuditEntry, Company
 from feeds.services import history
 from feeds.services.roles import ADMINISTRATORS, COMPLIANCE_AUDITORS, RELATIONSHIP_MANAGERS, SUPPORT
-from tests.factories import CompanyFactory, ConnectionFactory, OperationFactory, SourceAccountFactory, UserFactory
+from tests.factories import (
+    CompanyFactory,
+    ConnectionFactory,
+    InvitationFactory,
+    OperationFactory,
+    SourceAccountFactory,
+    UserFactory,
+)
 
 pytestmark = pytest.mark.django_db
 LIST = "/admin/feeds/auditentry/"
@@ -323,6 +330,18 @@ class TestWords:
         assert re.search(r"<del>Maple Bakery</del></td><td><ins>Maple &lt;Mill&gt;</ins>", page)
         assert "<ins>Calls<br>on Mondays.</ins>" in page
         assert "The bank&#x27;s register says so." in page
+
+    def test_in_french_details_customers_and_periods_are_said_in_french(self, auditor: Client) -> None:
+        invitation = InvitationFactory(company__legal_name="Maple Bakery")
+        asked_at = timezone.now().replace(hour=17, minute=30).isoformat()
+        audit.record("invitation_link_made", invitation, made_for="mail")
+        audit.record("invitation_link_asked_for", invitation, asked_at=asked_at, newer=0)
+        auditor.post(reverse("language"), {"language": "fr"})
+        today = timezone.localdate().isoformat()
+        page = text(auditor.get(LIST, {"kind": "feeds.invitation", "action": "event", "start": today, "end": today}))
+        for words in ("créé pour : un courriel", "de Maple Bakery", f"Du : {today}", f"Au : {today}"):
+            assert words in page.replace("\N{NO-BREAK SPACE}", " "), words
+        assert asked_at not in page
 
     def test_the_page_of_an_event_shows_its_details_and_leads_to_the_rest_of_the_click(self, auditor: Client) -> None:
         entry = audit.record("webhook_reapplied", CompanyFactory(), type="connection.connected")

@@ -323,7 +323,9 @@ class TestHome:
         shown = answer.context["home"].cases
         assert [str(count) for count in (shown.mine, shown.unassigned, shown.overdue)] == ["1", "2", "1"]
         cases_url = reverse("admin:feeds_case_changelist")
-        assert f'href="{cases_url}?list=mine"' in answer.content.decode()
+        for tab, count in (("mine", 1), ("unassigned", 2), ("overdue", 1)):
+            assert f'href="{cases_url}?list={tab}"' in answer.content.decode()
+            assert client.get(cases_url, {"list": tab}).context["cl"].result_count == count
 
     @pytest.mark.parametrize("role", [RELATIONSHIP_MANAGERS, "Compliance auditors"])
     def test_who_works_no_cases_sees_no_numbers_of_cases(self, role: str) -> None:
