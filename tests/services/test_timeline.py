@@ -265,7 +265,7 @@ class TestInvitations:
         invitation = invitations.invite_contact(company, purpose=InvitationPurpose.CONNECT, actor=ROBIN)
         outbox.send_due()
         invitation_keys.address(invitation, made_for=invitation_keys.SHOWN, actor=ROBIN)
-        door.opened(invitation)
+        door.opened(invitation, address="192.0.2.30")
         with audit.acting(door.CUSTOMER):
             door._note_start(invitation)
         invitations.revoke(invitation, actor=ROBIN, reason="Wrong person.")
