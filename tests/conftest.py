@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from hypothesis import settings as hypothesis_settings
 from pytest_django.fixtures import Settings
 
 from feeds.services import gateway
+from tests import leaks
 from tests.chromium import chromium
 from tests.history import flush_with_history, let_tests_arrange
 from tests.queue_drain import drain
@@ -46,6 +47,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("own_database"):
             item.add_marker(pytest.mark.skip(reason="has an SQLite database of its own: nothing here is PostgreSQL's"))
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # around the one that collects what is logged
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """No test leaves a secret in a table, in the log or in a mail: see `tests.leaks`."""
+    result = yield
+    if not item.get_closest_marker("plants_secrets") and (found := leaks.found(item)):
+        pytest.fail(f"written down by this test: {', '.join(found)}", pytrace=False)
+    return result
 
 
 @pytest.fixture(scope="session")
