@@ -77,6 +77,7 @@ def test_a_fault_of_an_account_names_the_account(fields: dict[str, Any], expecte
     assert found(company, account(company), account(company, **fields)) == [expected]
 
 
+@pytest.mark.plants_secrets
 def test_what_codat_has_already_and_a_number_met_by_chance_give_nothing_away() -> None:
     company = CompanyFactory()
     known = SourceAccountFactory(

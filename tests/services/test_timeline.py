@@ -266,7 +266,7 @@ class TestInvitations:
         outbox.send_due()
         invitation_keys.address(invitation, made_for=invitation_keys.SHOWN, actor=ROBIN)
         door.opened(invitation, address="192.0.2.30")
-        with audit.acting(door.CUSTOMER):
+        with audit.acting(invitation_keys.CUSTOMER):
             door._note_start(invitation)
         invitations.revoke(invitation, actor=ROBIN, reason="Wrong person.")
         entries = timeline.of_company(company, kinds={Kind.INVITATION}).entries
