@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from itertools import chain, groupby
 from math import ceil
 from pathlib import Path
@@ -17,6 +17,7 @@ from hypothesis import settings as hypothesis_settings
 from pytest_django.fixtures import Settings
 
 from feeds.services import gateway
+from tests import leaks
 from tests.chromium import chromium
 from tests.emptying import delete_instead_of_flushing
 from tests.history import let_tests_arrange
@@ -95,6 +96,15 @@ def _asks_a_database(item: pytest.Item) -> bool:
     """pytest-django lets no test near Django's database that does not say that it needs it."""
     names = {"db", "transactional_db", "live_server"} & set(getattr(item, "fixturenames", ()))
     return bool(names or item.get_closest_marker("django_db") or item.get_closest_marker("postgres"))
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # around the one that collects what is logged
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """No test leaves a secret in a table, in the log or in a mail: see `tests.leaks`."""
+    result = yield
+    if not item.get_closest_marker("plants_secrets") and (found := leaks.found(item)):
+        pytest.fail(f"written down by this test: {', '.join(found)}", pytrace=False)
+    return result
 
 
 @pytest.fixture(scope="session")

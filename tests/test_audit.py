@@ -156,6 +156,25 @@ def test_a_whole_number_that_somebody_typed_into_a_text_is_masked() -> None:
     assert not re.search(r"90041773\d{4}", str(list(AuditEntry.objects.values())))
 
 
+@pytest.mark.parametrize(
+    ("typed", "kept"),
+    [
+        ("As it stands on the statement: 4030-0556-7719.", "As it stands on the statement: ••••7719."),
+        (
+            "Since 2026-11-26 09:00:00, customers 1042 1043 1044.",
+            "Since 2026-11-26 09:00:00, customers 1042 1043 1044.",
+        ),
+        ("2026-11-26-900417733218", "2026-11-26-••••3218"),
+        ("1234567 is too short", "1234567 is too short"),
+    ],
+)
+def test_a_number_is_masked_as_people_write_it_and_a_date_is_none(typed: str, kept: str) -> None:
+    request = ApprovalFactory()
+    request.comment = typed
+    request.save()
+    assert history(request).last().changes["comment"][1] == kept
+
+
 def test_an_entry_knows_its_customer_and_its_fields() -> None:
     account = SourceAccountFactory()
     account.name, account.currency = "Payroll", "CAD"

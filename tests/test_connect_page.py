@@ -25,6 +25,7 @@ from feeds.services import door, invitation_keys, invitations, knocks, onboardin
 from feeds.services.errors import Refused
 from feeds.states import CalloutState, InvitationPurpose, InvitationState, MailKind, OnboardingState
 from tests.factories import CalloutVersionFactory, CompanyFactory, SourceAccountFactory, UserFactory
+from tests.history import last_entry
 from tests.sandbox_process import ROOT, SandboxProcess
 from tests.services.grid import RM
 
@@ -183,8 +184,22 @@ def test_the_button_leads_to_a_link_that_opens_and_staff_can_see_that_it_was_pre
     invitation.refresh_from_db()
     assert invitation.state == InvitationState.STARTED
     assert invitation.opened_at is not None
-    handed = AuditEntry.objects.get(event="link_handed_over")
-    assert (handed.actor_name, handed.source) == ("customer", "connect page")
+
+
+@pytest.mark.django_db
+def test_what_a_customer_does_is_history_with_where_it_came_from(client: Client, ready: Company) -> None:
+    address = address_of(invite(ready))
+    before = last_entry()
+    client.post(f"{address}/opened", REMOTE_ADDR="192.0.2.30")
+    client.post(address, REMOTE_ADDR="192.0.2.30")
+    entries = list(AuditEntry.objects.filter(pk__gt=before).order_by("pk"))
+    assert [entry.event or entry.fields for entry in entries] == [",opened_at,", "link_handed_over", ",started_at,"]
+    for entry in entries:
+        assert (entry.actor_name, entry.source, entry.remote_addr) == ("customer", "connect page", "192.0.2.30")
+    opened, *pressed = [entry.cid for entry in entries]
+    assert opened
+    assert len(set(pressed)) == 1
+    assert opened not in pressed
 
 
 @pytest.mark.django_db

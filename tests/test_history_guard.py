@@ -192,13 +192,69 @@ def test_the_documentation_has_the_same_table() -> None:
     assert told == done
 
 
-def test_every_trigger_is_missed_when_it_is_gone() -> None:
+def test_every_trigger_is_known_by_what_it_does() -> None:
     migration = import_module("feeds.migrations.0013_audit_guard")
-    assert {
-        "sqlite": frozenset(migration.SQLITE),
-        "postgresql": frozenset(migration.POSTGRESQL_TRIGGERS),
-    } == seals.GUARDS
-    assert not [problem for problem in seals.verify().problems if problem.kind == seals.ProblemKind.UNGUARDED]
+    assert seals.guards() == seals.GUARDS[connection.vendor]
+    assert set(seals.GUARDS["sqlite"]) == set(migration.SQLITE)
+    assert set(seals.GUARDS["postgresql"]) == set(migration.POSTGRESQL_TRIGGERS)
+
+
+DECOY = "CREATE TABLE decoy (id integer)"
+HOLLOWED: list[tuple[str, str, tuple[str, ...]]] = [
+    ("dropped", "sqlite", ("DROP TRIGGER audit_entry_no_update",)),
+    (
+        "dropped, with its name elsewhere", "sqlite",
+        (
+            "DROP TRIGGER audit_entry_no_update", DECOY,
+            "CREATE TRIGGER audit_entry_no_update BEFORE UPDATE ON decoy BEGIN SELECT 1; END",
+        ),
+    ),
+    (
+        "made anew, refusing nothing", "sqlite",
+        (
+            "DROP TRIGGER audit_entry_no_update",
+            "CREATE TRIGGER audit_entry_no_update BEFORE UPDATE ON feeds_auditentry BEGIN SELECT 1; END",
+        ),
+    ),
+    (
+        "another, which lets entries vanish", "sqlite",
+        ("CREATE TRIGGER hush BEFORE INSERT ON feeds_auditentry BEGIN SELECT RAISE(IGNORE); END",),
+    ),
+    ("dropped", "postgresql", ("DROP TRIGGER audit_entry_no_update ON feeds_auditentry",)),
+    ("switched off", "postgresql", ("ALTER TABLE feeds_auditentry DISABLE TRIGGER audit_entry_no_update",)),
+    ("switched off for replicas", "postgresql", ("ALTER TABLE feeds_auditseal ENABLE TRIGGER audit_seal_no_change",)),
+    (
+        "dropped, with its name elsewhere", "postgresql",
+        (
+            "DROP TRIGGER audit_entry_no_update ON feeds_auditentry", DECOY,
+            "CREATE TRIGGER audit_entry_no_update BEFORE UPDATE ON decoy EXECUTE FUNCTION feeds_audit_refuse()",
+            "ALTER TABLE decoy ENABLE ALWAYS TRIGGER audit_entry_no_update",
+        ),
+    ),
+    (
+        "its function refusing nothing", "postgresql",
+        (
+            "CREATE OR REPLACE FUNCTION feeds_audit_refuse() RETURNS trigger LANGUAGE plpgsql AS"
+            " $$ BEGIN RETURN NULL; END $$",
+        ),
+    ),
+    (
+        "another, which lets entries vanish", "postgresql",
+        ("CREATE RULE hush AS ON INSERT TO feeds_auditentry DO INSTEAD NOTHING",),
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("how", "database", "statements"), HOLLOWED, ids=[f"{it[0]}, {it[1]}" for it in HOLLOWED])
+def test_a_guard_that_guards_no_more_is_found(how: str, database: str, statements: tuple[str, ...]) -> None:
+    if connection.vendor != database:
+        return
+    with connection.cursor() as cursor:
+        for statement in statements:
+            cursor.execute(statement)
+    problems = seals.verify().problems
+    assert {problem.kind for problem in problems} == {seals.ProblemKind.UNGUARDED}
+    assert any(re.search(r"audit_entry_no_update|audit_seal_no_change|hush", problem.text) for problem in problems)
 
 
 def test_the_time_is_the_databases_own() -> None:

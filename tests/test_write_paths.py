@@ -1,7 +1,7 @@
 """Every way to write leaves a row in the history, with its actor and its source. Who adds a way adds it here.
 
-Three tables: actions and forms of the admin, tasks of the queue, commands. Each is compared with what the product has,
-so that a new action, task or command fails until it is named.
+Four tables: actions and forms of the admin, tasks of the queue, commands, all other addresses. Each is compared with
+what the product has, so that a new action, task, command or address fails until it is named.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from feeds.states import (
     OnboardingState,
     WebhookState,
 )
+from tests import rights_walk
 from tests.factories import (
     ApiKeyFactory,
     ApprovalFactory,
@@ -346,7 +347,7 @@ def test_the_tables_name_every_action_and_every_form() -> None:
 
 
 def test_what_other_tests_cover_is_covered() -> None:
-    places = [*FORMS.values(), *(it for table in (OBJECT_ACTIONS, TASKS, COMMANDS) for it in table.values())]
+    places = [*FORMS.values(), *(it for table in (OBJECT_ACTIONS, TASKS, COMMANDS, ADDRESSES) for it in table.values())]
     for place in (it for it in places if isinstance(it, str) and "::" in it):
         file, _sep, name = place.partition("::")
         assert name in (TESTS / file).read_text(), place
@@ -494,6 +495,80 @@ def test_setup_leaves_history() -> None:
     call_command("setup", verbosity=0)
     entries = AuditEntry.objects.filter(pk__gt=before)
     assert {(it.actor_name, it.source, it.fields) for it in entries} == {("setup", "service: setup", ",permissions,")}
+
+
+# --- Other addresses -------------------------------------------------------------------------------------------------
+LOOKS = "shows only: "
+SIGNING_IN = "test_write_paths.py::test_signing_in_and_out_and_failing_to_are_events"
+FACTORS = "sign_in/test_second_factors.py::test_adding_and_removing_is_in_the_history"
+ADDRESSES: dict[str, str] = {
+    **dict.fromkeys(("account_login", "account_logout", "admin:login", "admin:logout"), covered_by(SIGNING_IN)),
+    **dict.fromkeys(
+        ("mfa_activate_totp", "mfa_deactivate_totp", "mfa_generate_recovery_codes"), covered_by(FACTORS)
+    ),
+    **dict.fromkeys(
+        ("mfa_add_webauthn", "mfa_login_webauthn", "mfa_reauthenticate_webauthn", "mfa_remove_webauthn"),
+        covered_by("browser/test_sign_in.py::test_a_passkey_is_added_asked_for_and_opens_alone"),
+    ),
+    "mfa_authenticate": covered_by("sign_in/test_second_factors.py::test_the_code_of_the_app_opens"),
+    **dict.fromkeys(
+        ("openid_connect_login", "openid_connect_callback"),
+        covered_by("sign_in/test_identity_provider.py::test_whom_an_administrator_made_comes_in"),
+    ),
+    **dict.fromkeys(
+        ("account_reauthenticate", "mfa_reauthenticate"),
+        covered_by("sign_in/test_second_factors.py::test_after_a_while_one_proves_again_who_one_is"),
+    ),
+    **dict.fromkeys(
+        ("admin:password_change", "admin:auth_user_password_change"),
+        covered_by("sign_in/test_password.py::test_a_person_changes_the_password_in_the_admin_and_the_history_has_it"),
+    ),
+    "language": covered_by("test_languages.py::test_a_choice_is_in_the_change_history_with_its_author"),
+    **dict.fromkeys(
+        ("connect", "connect-opened"),
+        covered_by("test_connect_page.py::test_what_a_customer_does_is_history_with_where_it_came_from"),
+    ),
+    "api:open": covered_by(
+        "api/test_connect_sessions.py::test_the_history_names_the_key_and_where_it_came_from"
+    ),
+    "admin:feeds_auditentry_export": covered_by(
+        "admin/test_exports.py::test_it_stands_in_the_history_before_the_first_byte_and_after_the_last"
+    ),
+    "admin:feeds_evidence": covered_by(
+        "admin/test_evidence.py::test_who_made_it_and_why_stands_in_the_history_of_the_customer"
+    ),
+    "admin:feeds_auditseal_verify": covered_by(
+        "admin/test_seals.py::test_that_it_was_asked_for_and_what_was_found_is_history"
+    ),
+    "codat-webhook": NO_HISTORY + "the inbox; what it leads to is the history of the rows",
+    "session_left": NO_HISTORY + "how long one's own session lasts",
+    "mfa_edit_webauthn": NO_HISTORY + "what a person calls their own passkey",
+    "admin:invitation_funnel_csv": LOOKS + "totals and medians of no customer (decision 0021)",
+    "admin:feeds_company_name_preview": LOOKS + "how Codat would store a name",
+    "mfa_view_recovery_codes": LOOKS + "codes that were just made, once; that they were made is history",
+    **dict.fromkeys(
+        (
+            "", "healthz", "readyz", "metrics", "mfa_index", "mfa_list_webauthn", "api:openapi-json", "api:read",
+            "api:api-root", "admin:operations_page", "admin:invitation_funnel", "admin:index",
+            "admin:password_change_done", "admin:autocomplete", "admin:jsi18n", "admin:view_on_site",
+            "admin:feeds_company_progress", "admin:feeds_company_timeline", "admin:feeds_batch_progress",
+            "admin:feeds_calloutversion_published", "admin:feeds_calloutversion_difference",
+            "admin:feeds_calloutversion_checklist", "admin:feeds_auditentry_state", "admin:feeds_auditentry_story",
+            "admin:app_list", "admin/(?P<url>.*)$",
+        ),
+        LOOKS + "what it says",
+    ),
+}  # fmt: skip
+"""Every address beside the pages of the screens' own models, which are the tables above."""
+
+
+def test_the_table_names_every_other_address() -> None:
+    of_screens = {f"admin:{model.replace('.', '_')}_action" for model, _name in rights_walk.actions()}
+    for model in rights_walk.screens():
+        app, _dot, name = model.partition(".")
+        pages = ("changelist", "add", "change", "delete", "history")
+        of_screens |= {f"admin:{app}_{name}_{page}" for page in pages} | {f"admin/{app}/{name}/<path:object_id>/"}
+    assert {address.key for address in rights_walk.addresses()} - of_screens == set(ADDRESSES)
 
 
 # --- Signing in ------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from django.utils.translation import gettext as _
 from feeds import audit
 from feeds.audit import Actor
 from feeds.models import Operation, SourceAccount
-from feeds.services import ledger
+from feeds.services import ledger, preflight
 from feeds.services.errors import Refused
 from feeds.states import AccountStatus, OperationKind
 
@@ -57,6 +57,10 @@ def rename(account: SourceAccount, *, name: str, actor: Actor, reason: str = "")
         raise Refused(_("An account's name has at most %d characters.") % _LONGEST_NAME)
     if name == account.name:
         raise Refused(_("The account has this name already."))
+    if preflight.holds_number(name, account.account_number):
+        raise Refused(
+            _("The name holds the whole account number, which must not be read there. Give its last four digits.")
+        )
     return _ask(OperationKind.RENAME_ACCOUNT, account, actor=actor, reason=reason, payload={"accountName": name})
 
 

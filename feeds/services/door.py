@@ -28,7 +28,7 @@ from feeds.codat.errors import CodatError, LimiterBusy, PaymentRequired, QuotaEx
 from feeds.models import Company, Connection, Invitation, InvitationKey, SourceAccount
 from feeds.services import invitation_keys, invitations, knocks, link_need, mirror, outbox, sync
 from feeds.services.errors import Refused
-from feeds.services.invitation_keys import CUSTOMER
+from feeds.services.invitation_keys import customer_at
 from feeds.services.knocks import TooManyKnocks as TooManyKnocks
 from feeds.services.onboarding import FINAL_STATES
 from feeds.states import AccountStatus, MailKind, OnboardingState
@@ -160,20 +160,20 @@ def page(invitation: Invitation) -> Page:
     )
 
 
-def opened(invitation: Invitation) -> None:
+def opened(invitation: Invitation, *, address: str) -> None:
     """A person looks at the page: told by the page itself, because scanners fetch it as well."""
-    with audit.acting(CUSTOMER):
+    with audit.acting(customer_at(address)):
         _write_once(invitation, "opened_at")
         if page(invitation).standing == Standing.FAULT:
             _tell_of_fault(invitation.company)
 
 
-def press(invitation: Invitation, *, tries: int = 0) -> Pressed:
+def press(invitation: Invitation, *, address: str, tries: int = 0) -> Pressed:
     """Fetch the link that works now. Never raises for Codat's sake: the answer says what to show.
 
-    `tries`: how often the page has pressed again by itself already.
+    `address`: where the press came from; `tries`: how often the page has pressed again by itself already.
     """
-    with audit.acting(CUSTOMER):
+    with audit.acting(customer_at(address)):
         company = invitation.company
         connection = mirror.live_connection(company)
         standing = page(invitation).standing
@@ -239,8 +239,9 @@ def _link(company: Company, connection: Connection, *, has_waited: bool) -> str:
 
 
 def _hand_over(company: Company, connection: Connection, *, patience: float, may_ask: bool) -> str:
+    actor = audit.current_actor()
     return sync.hand_over_link(
-        company, connection, actor=CUSTOMER, reuse_for=REUSE_FOR, patience=patience, may_ask=may_ask
+        company, connection, actor=actor, reuse_for=REUSE_FOR, patience=patience, may_ask=may_ask
     )
 
 

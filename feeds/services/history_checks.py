@@ -1,7 +1,8 @@
 """Verifying the change history on request: at once while it is short, else by the queue; each result is kept.
 
 A verification reads every sealed entry again (`services.seals`). It changes nothing but its own row and the record that
-it was asked for.
+it was asked for. A task of the queue is stopped after a minute, so a long history is read in parts: each puts down in
+the row how far it came and queues the next. A part whose worker was stopped is begun again by the queue.
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ from typing import Any
 import structlog
 from django.conf import settings
 from django.db import IntegrityError, transaction
+from django.db.models import Q
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from feeds import audit, queue
 from feeds.audit import Actor
-from feeds.models import AuditEntry, HistoryCheck
+from feeds.models import AuditEntry, AuditSeal, HistoryCheck
 from feeds.services import seals
 from feeds.services.errors import Refused
 from feeds.states import CheckState
@@ -30,6 +32,8 @@ SHORT = 20_000
 MOST_KEPT = 20
 """Problems that are kept with a result; the first bad batch is what matters."""
 GRACE = timedelta(seconds=60)
+BUDGET = 30.0
+"""Seconds after which a part looks at no further seal; the one it is at, of ten thousand entries, takes some more."""
 
 
 def ask(*, actor: Actor) -> HistoryCheck:
@@ -52,14 +56,18 @@ def ask(*, actor: Actor) -> HistoryCheck:
 
 
 def run(check_id: int) -> str:
-    """Verify and keep the result; the result in a word. Safe to run twice: only the first has something to do."""
-    claimed = HistoryCheck.objects.filter(pk=check_id, state=CheckState.QUEUED, started_at__isnull=True)
-    if not claimed.update(started_at=timezone.now()):
+    """Verify, or go on verifying, for some seconds, and keep the result; how it stands in some words.
+
+    Safe to run twice: while one part runs, another has nothing to do.
+    """
+    now = timezone.now()
+    is_free = Q(started_at__isnull=True) | Q(started_at__lt=now - _longest())
+    if not HistoryCheck.objects.filter(is_free, pk=check_id, state=CheckState.QUEUED).update(started_at=now):
         return "done already"
     check = HistoryCheck.objects.get(pk=check_id)
     try:
         with recorded():
-            found = seals.verify()
+            found = seals.verify(begun=_begun(check), budget=BUDGET)
     except Exception:
         # Whatever it was, the page must not say "under way" for ever.
         log.exception("history_not_verified", check=check_id)
@@ -68,10 +76,32 @@ def run(check_id: int) -> str:
     check.seals, check.entries, check.unsealed = found.seals, found.entries, found.unsealed
     check.purged = found.purged
     check.last_seal_sha256 = found.last_seal.sha256 if found.last_seal else ""
-    check.problems = [problem.text for problem in found.problems[:MOST_KEPT]]
-    check.first_bad_seal = next((problem.seal for problem in found.problems if problem.seal is not None), None)
-    _end(check, CheckState.INTACT if found.is_sound else CheckState.ALTERED)
+    # Triggers and purges are looked at in each part.
+    check.problems = list(dict.fromkeys([*check.problems, *(problem.text for problem in found.problems)]))[:MOST_KEPT]
+    if check.first_bad_seal is None:
+        check.first_bad_seal = next((problem.seal for problem in found.problems if problem.seal is not None), None)
+    if not found.is_whole:
+        return _go_on(check)
+    _end(check, CheckState.ALTERED if check.problems else CheckState.INTACT)
     return check.state
+
+
+def _begun(check: HistoryCheck) -> seals.Verification | None:
+    """How far earlier parts came. A seal that is gone since then is found missing by beginning anew."""
+    last = AuditSeal.objects.filter(sha256=check.last_seal_sha256).first()
+    if last is None:
+        return None
+    return seals.Verification(
+        seals.database_now(), seals=check.seals, entries=check.entries, purged=check.purged, last_seal=last
+    )
+
+
+def _go_on(check: HistoryCheck) -> str:
+    with transaction.atomic():
+        check.started_at = None
+        check.save()
+        queue.enqueue(queue.VERIFY_HISTORY, check.pk)
+    return f"{check.seals} seals so far"
 
 
 def _end(check: HistoryCheck, state: CheckState) -> None:
@@ -84,17 +114,21 @@ def _end(check: HistoryCheck, state: CheckState) -> None:
 
 
 def is_lost(check: HistoryCheck) -> bool:
-    """Whether its worker must have been stopped: a task lives `Q_TIMEOUT` seconds."""
-    longest = timedelta(seconds=settings.Q_CLUSTER["timeout"]) + GRACE
+    """Whether the worker of the part that began last must have been stopped: a task lives `Q_TIMEOUT` seconds."""
     is_running = check.state == CheckState.QUEUED and check.started_at is not None
-    return bool(is_running and check.started_at and timezone.now() - check.started_at > longest)
+    return bool(is_running and check.started_at and timezone.now() - check.started_at > _longest())
+
+
+def _longest() -> timedelta:
+    return timedelta(seconds=settings.Q_CLUSTER["timeout"]) + GRACE
 
 
 def _give_up_lost() -> None:
     waiting = HistoryCheck.objects.filter(state=CheckState.QUEUED).first()
     if waiting is not None and is_lost(waiting):
         with recorded():
-            waiting.problems = [_("It took longer than a task may. Run verify_audit on the command line instead.")]
+            why = _("Its worker was stopped before the end. verify_audit on the command line needs no worker.")
+            waiting.problems = [*waiting.problems, why]
         _end(waiting, CheckState.FAILED)
 
 

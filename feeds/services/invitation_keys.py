@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from django.conf import settings
@@ -24,7 +24,7 @@ from feeds.models import Invitation, InvitationKey
 from feeds.services.errors import Refused
 
 CUSTOMER = Actor(name="customer", source="connect page")
-"""Who acts where a customer does."""
+"""Who acts where a customer does; at a page it is `customer_at`."""
 KEY_BYTES = 32
 SHOWN, MAILED, API = "screen", "mail", "api"
 """What a key was made for."""
@@ -40,6 +40,11 @@ class Address:
 
     url: str = field(repr=False)
     expires_at: datetime
+
+
+def customer_at(address: str) -> Actor:
+    """The customer, or whoever holds the key: where from is all that can be known of them."""
+    return replace(CUSTOMER, remote_addr=address or None)
 
 
 def address(invitation: Invitation, *, made_for: str, actor: Actor, at_most: int = 0) -> Address:

@@ -27,6 +27,8 @@ Holders: TypeAlias = dict[str, set[str]]
 """Account number without separators -> the customer numbers that have it."""
 
 _SEPARATORS = re.compile(r"[ \-]")
+_LONG_NUMBER = 8
+"""Characters of an account number that is not met by chance."""
 _LONGEST_NAME: int = Company._meta.get_field("codat_name").max_length or 0
 
 
@@ -56,6 +58,12 @@ def check_many(customers: Sequence[Customer]) -> list[list[Finding]]:
 def same_number(first: str, second: str) -> bool:
     """Whether two ways of writing mean one account number: spaces and hyphens do not count."""
     return _compact(first) == _compact(second)
+
+
+def holds_number(text: str, number: str) -> bool:
+    """Whether a text gives a whole account number away, however it is written. Short numbers stand in any text."""
+    compact = _compact(number)
+    return len(compact) >= _LONG_NUMBER and compact in _compact(text)
 
 
 def _compact(number: str) -> str:
@@ -100,6 +108,7 @@ def _accounts_findings(company: Company, accounts: Sequence[SourceAccount], hold
     for index, account in enumerate(accounts):
         findings = [
             *_repeated_id(account, ids, index),
+            *_number_in_the_open(account),
             *_held_elsewhere(company, account, holders),
             *banking.account_findings(country=company.country, currency=account.currency, bank_code=account.bank_code),
             *_balance_findings(account),
@@ -116,6 +125,18 @@ def _repeated_id(account: SourceAccount, seen: dict[str, int], index: int) -> It
     if first != index:
         message = _("Account id “%(id)s” is already that of account %(first)d of this customer. Give each its own.")
         yield _error("account_id", "duplicate_account_id", message % {"id": account.account_id, "first": first + 1})
+
+
+def _number_in_the_open(account: SourceAccount) -> Iterator[Finding]:
+    """Name and id are shown, logged and kept in the history as they are. What Codat has already cannot be mended."""
+    if account.is_in_codat:
+        return
+    if holds_number(account.name, account.account_number):
+        message = _("The name holds the whole account number, which must not be read there. Give its last four digits.")
+        yield _error("name", "number_in_name", message)
+    if holds_number(account.account_id, account.account_number):
+        message = _("The account id holds the whole account number. Leave it empty and one is made.")
+        yield _error("account_id", "number_in_account_id", message)
 
 
 def _held_elsewhere(company: Company, account: SourceAccount, holders: Holders) -> Iterator[Finding]:

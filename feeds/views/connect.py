@@ -136,9 +136,10 @@ def connect(request: HttpRequest, key: str) -> HttpResponse:
 @sensitive_variables("key")
 def opened(request: HttpRequest, key: str) -> HttpResponse:
     """The page's script tells that a person looks at it. 204 whether or not the key opens anything."""
-    invitation = door.find(key, address=_address(request))
+    address = _address(request)
+    invitation = door.find(key, address=address)
     if invitation is not None:
-        door.opened(invitation)
+        door.opened(invitation, address=address)
     return HttpResponse(status=204)
 
 
@@ -163,7 +164,7 @@ def _shown(request: HttpRequest, key: str, invitation: Invitation) -> HttpRespon
 
 def _press(request: HttpRequest, invitation: Invitation) -> HttpResponse:
     tries = _tries(request)
-    pressed = door.press(invitation, tries=tries)
+    pressed = door.press(invitation, address=_address(request), tries=tries)
     if pressed.closed is None:
         return HttpResponse(status=303, headers={"Location": pressed.url})
     if pressed.closed in (Closed.CONNECTED, Closed.FINISHED, Closed.PREPARING):

@@ -45,7 +45,7 @@ from tests.factories import (
     UserFactory,
 )
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.plants_secrets]  # staff typed a number into their reasons
 WHY = "Dispute about a feed, file 2026-17."
 NUMBER = "900417733218"
 OTP = "otp-918273"

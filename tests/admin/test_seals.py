@@ -98,6 +98,53 @@ def test_a_long_history_is_verified_by_the_queue(
     assert "Verify now" in page
 
 
+def test_what_takes_longer_than_a_task_may_is_verified_in_parts(
+    auditor: Client, sealed: AuditSeal, monkeypatch: pytest.MonkeyPatch, drain_queue: Drain
+) -> None:
+    CompanyFactory()
+    seals.seal()
+    tamper(sealed.last_entry)
+    monkeypatch.setattr(history_checks, "BUDGET", 0.0)
+    page = pressed(auditor)
+    assert "The verification has started." in page
+    assert f"1 seals, {AuditSeal.objects.get(number=1).entries} entries" in page
+    assert "Verify now" not in page
+    assert drain_queue() == 2
+    check = HistoryCheck.objects.get()
+    assert (check.state, check.seals, check.first_bad_seal) == (CheckState.ALTERED, 3, 2)
+    assert check.entries == sum(AuditSeal.objects.values_list("entries", flat=True))
+    assert check.last_seal_sha256 == AuditSeal.objects.get(number=3).sha256
+    assert [problem[:7] for problem in check.problems] == ["Batch 2"]
+    assert AuditEntry.objects.filter(event="history_verified").count() == 1
+
+
+def test_a_part_whose_worker_was_stopped_is_begun_again_by_the_queue(
+    sealed: AuditSeal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(history_checks, "BUDGET", 0.0)
+    check = HistoryCheck.objects.create(requested_by_name="Ada", asked_at=timezone.now())
+    assert history_checks.run(check.pk) == "1 seals so far"
+    HistoryCheck.objects.update(started_at=timezone.now())
+    assert history_checks.run(check.pk) == "done already"
+    HistoryCheck.objects.update(started_at=timezone.now() - timedelta(minutes=5))
+    assert history_checks.run(check.pk) == CheckState.INTACT
+    check.refresh_from_db()
+    assert check.seals == 2
+
+
+def test_a_seal_taken_away_between_two_parts_is_missed(
+    sealed: AuditSeal, monkeypatch: pytest.MonkeyPatch, drain_queue: Drain
+) -> None:
+    monkeypatch.setattr(history_checks, "BUDGET", 0.0)
+    check = HistoryCheck.objects.create(requested_by_name="Ada", asked_at=timezone.now())
+    history_checks.run(check.pk)
+    with unguarded():
+        AuditSeal.objects.filter(number=1).delete()
+    drain_queue()
+    check.refresh_from_db()
+    assert (check.state, check.first_bad_seal) == (CheckState.ALTERED, 1)
+
+
 def test_two_at_once_are_refused(auditor: Client, sealed: AuditSeal, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(history_checks, "SHORT", 1)
     pressed(auditor)
@@ -118,7 +165,7 @@ def test_one_whose_worker_was_stopped_is_given_up_for_the_next(auditor: Client, 
 def test_a_fault_while_verifying_is_a_result_too(
     auditor: Client, sealed: AuditSeal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail() -> None:
+    def fail(**_options: object) -> None:
         raise RuntimeError("the disk is gone")
 
     monkeypatch.setattr(seals, "verify", fail)

@@ -22,6 +22,7 @@ from feeds.states import InvitationPurpose, OnboardingState
 from tests.api.conftest import ADA, MakeKey, Program, customer, request_for
 from tests.api.test_problems import known, places, refused
 from tests.factories import CompanyFactory, ConnectionFactory, SourceAccountFactory, UserFactory
+from tests.history import last_entry
 from tests.sandbox_process import SandboxProcess
 
 pytestmark = pytest.mark.django_db
@@ -306,11 +307,13 @@ def test_a_manager_who_has_left_gets_no_new_customers(make_key: MakeKey) -> None
 
 def test_the_history_names_the_key_and_where_it_came_from(make_key: MakeKey) -> None:
     made = make_key()
+    before = last_entry()
     Program(made.token).post(request_for())
-    entries = AuditEntry.objects.filter(source="api")
-    assert {(it.actor_name, it.remote_addr) for it in entries} == {
-        (f"API key Portal ({made.key.prefix}…)", "192.0.2.10")
+    entries = AuditEntry.objects.filter(pk__gt=before)
+    assert {(it.actor_name, it.source, it.remote_addr) for it in entries} == {
+        (f"API key Portal ({made.key.prefix}…)", "api", "192.0.2.10")
     }
+    assert len({it.cid for it in entries} - {None, ""}) == 1
     kinds = {(it.content_type.model, it.event) for it in entries}
     assert kinds >= {("company", ""), ("sourceaccount", ""), ("invitation", ""), ("invitation", "invitation_link_made")}
     assert Invitation.objects.get().made_by_name.startswith("API key Portal")

@@ -367,10 +367,16 @@ def test_a_new_name_is_codats_first_and_ours_when_codat_has_it(
 
 
 @pytest.mark.parametrize(
-    ("name", "why"), [("  ", "Type the new name"), ("x" * 121, "at most 120"), (None, "has this name already")]
+    ("name", "why"),
+    [
+        ("  ", "Type the new name"),
+        ("x" * 121, "at most 120"),
+        (None, "has this name already"),
+        ("Payroll 9004 1773 3218", "Give its last four digits"),
+    ],
 )
 def test_a_name_that_cannot_be_is_refused(name: str | None, why: str, db: None) -> None:
-    account = SourceAccountFactory(in_codat=True)
+    account = SourceAccountFactory(in_codat=True, account_number="900417733218")
     with pytest.raises(Refused, match=why):
         accounts.rename(account, name=account.name if name is None else name, actor=RM)
     assert not Operation.objects.exists()

@@ -62,11 +62,29 @@ def test_a_fault_of_the_customer_is_an_error_at_its_field(fields: dict[str, str]
         ({"currency": "CAD"}, ("warning", "accounts[1].currency", "foreign_currency")),
         ({"currency": "USX"}, ("error", "accounts[1].currency", "unknown_currency")),
         ({"balance": Decimal("1234567890123456.78")}, ("error", "accounts[1].balance", "balance_too_long")),
+        (
+            {"name": "Chequing 4030 0556 7719", "account_number": "4030-0556-7719"},
+            ("error", "accounts[1].name", "number_in_name"),
+        ),
+        (
+            {"account_id": "acc-900417733218", "account_number": "900417733218"},
+            ("error", "accounts[1].account_id", "number_in_account_id"),
+        ),
     ],
 )
 def test_a_fault_of_an_account_names_the_account(fields: dict[str, Any], expected: tuple[str, ...]) -> None:
     company = customer()
     assert found(company, account(company), account(company, **fields)) == [expected]
+
+
+@pytest.mark.plants_secrets
+def test_what_codat_has_already_and_a_number_met_by_chance_give_nothing_away() -> None:
+    company = CompanyFactory()
+    known = SourceAccountFactory(
+        in_codat=True, company=company, name="4030055677", account_number="4030055677", bank_code="021000021"
+    )
+    short = account(company, name="Branch 1007734", account_number="1007734")
+    assert found(company, known, short) == []
 
 
 def test_canadian_routing_numbers_are_judged_as_canadian() -> None:

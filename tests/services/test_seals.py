@@ -333,6 +333,21 @@ def old(settings: Settings) -> list[AuditEntry]:
     return entries
 
 
+def test_what_is_purged_while_it_is_verified_is_no_alarm(
+    old: list[AuditEntry], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def check(_purges: list[AuditPurge]) -> list[seals.Problem]:
+        retention.purge()
+        return []
+
+    entries = AuditEntry.objects.count()
+    monkeypatch.setattr(seals, "_check_purges", check)
+    found = seals.verify()
+    gone = AuditPurge.objects.get().entries
+    assert gone
+    assert (found.problems, found.purged, found.entries) == ([], gone, entries - gone)
+
+
 def test_what_is_older_than_the_retention_goes_and_the_chain_still_verifies(old: list[AuditEntry]) -> None:
     with audit.acting(audit.Actor.service("worker")):
         gone = retention.purge()

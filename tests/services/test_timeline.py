@@ -265,8 +265,8 @@ class TestInvitations:
         invitation = invitations.invite_contact(company, purpose=InvitationPurpose.CONNECT, actor=ROBIN)
         outbox.send_due()
         invitation_keys.address(invitation, made_for=invitation_keys.SHOWN, actor=ROBIN)
-        door.opened(invitation)
-        with audit.acting(door.CUSTOMER):
+        door.opened(invitation, address="192.0.2.30")
+        with audit.acting(invitation_keys.CUSTOMER):
             door._note_start(invitation)
         invitations.revoke(invitation, actor=ROBIN, reason="Wrong person.")
         entries = timeline.of_company(company, kinds={Kind.INVITATION}).entries
