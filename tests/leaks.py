@@ -60,7 +60,7 @@ def found(item: pytest.Item) -> list[str]:
 
 
 def _can_be_read() -> bool:
-    """Not after an error that undid the whole transaction: then there is nothing left, and PostgreSQL answers nothing."""
+    """Not after an error that undid the whole transaction: then nothing is left, and PostgreSQL answers nothing."""
     if connection.connection is None:
         return False
     return connection.vendor == "sqlite" or connection.connection.info.transaction_status != TransactionStatus.INERROR
