@@ -1,7 +1,8 @@
 """One settings file; everything that differs between places comes from the environment.
 
 Each variable is documented in `.env.example`. A secret may also come from a file named by `NAME_FILE`
-(Docker and Kubernetes secrets). Bad values are refused by `feeds.checks`, each with an id and a hint.
+(Docker and Kubernetes secrets). What cannot be meant is refused by `backoffice.environment`, bad values by
+`feeds.checks`, each with an id and a hint.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import django_stubs_ext
-import environ
 
+from backoffice.environment import Environment
 from backoffice.logs import logging_config
 
 # `ModelAdmin[Company]` and the like are exact types for the checker and plain classes at run time.
@@ -22,7 +23,7 @@ django_stubs_ext.monkeypatch()
 BASE_DIR = Path(__file__).resolve().parent.parent
 VAR_DIR = BASE_DIR / "var"
 
-env = environ.FileAwareEnv()
+env = Environment()
 env.read_env(BASE_DIR / ".env")
 
 # --- Where we are ----------------------------------------------------------------------------------------------------
