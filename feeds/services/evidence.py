@@ -17,6 +17,7 @@ from django.db.models import Model, Q
 from django.template.loader import render_to_string
 from django.utils import timezone, translation
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
 from feeds.audit import Actor, without_numbers
 from feeds.banking import mask
@@ -40,7 +41,7 @@ from feeds.services.exports import COLUMNS, Delivery, row_of
 from feeds.services.history import Search
 from feeds.services.tables import CSV_NOTE, Cell, as_csv, as_json_lines
 from feeds.services.zipstream import Packed, ZipStream
-from feeds.states import CalloutEventKind, MailState
+from feeds.states import CalloutEventKind, MailState, Text
 
 LANGUAGE = "en"
 """Evidence is read by people outside the bank too: one language, whatever the one who asks has chosen."""
@@ -87,8 +88,8 @@ class Section:
     """One file of the pack. `about` says what it holds and what it does not."""
 
     name: str
-    title: str
-    about: str
+    title: Text
+    about: Text
     columns: Sequence[str]
     rows: Callable[[Scope], Rows]
 
@@ -157,7 +158,7 @@ ABOUT_TIMES = "Times in the files are UTC (ISO 8601)."
 
 def _as_json(contents: Contents) -> dict[str, Any]:
     section = contents.section
-    return {"file": contents.file.name, "title": section.title, "about": section.about, "rows": contents.rows}
+    return {"file": contents.file.name, "title": str(section.title), "about": str(section.about), "rows": contents.rows}
 
 
 def _index(asked: HistoryExport, scope: Scope, contents: Sequence[Contents]) -> bytes:
@@ -384,87 +385,108 @@ def _access_rows(scope: Scope) -> Rows:
 SECTIONS: tuple[Section, ...] = (
     Section(
         "customer",
-        "The customer as it is now",
-        "The company, its connections and its accounts when this pack was made. What they were on an earlier day "
-        "follows from the history.",
+        gettext_lazy("The customer as it is now"),
+        gettext_lazy(
+            "The company, its connections and its accounts when this pack was made. What they were on an earlier day "
+            "follows from the history."
+        ),
         CUSTOMER,
         _customer_rows,
     ),
     Section(
         "history",
-        "Change history",
-        "Every change and event about the customer in the period: who, when, from what to what, why. history.jsonl "
-        "holds the same for programs.",
+        gettext_lazy("Change history"),
+        gettext_lazy(
+            "Every change and event about the customer in the period: who, when, from what to what, why. history.jsonl "
+            "holds the same for programs."
+        ),
         COLUMNS,
         _history_rows,
     ),
     Section(
         "operations",
-        "Operations",
-        "What was asked of Codat in the period and what became of it, until this pack was made. Payloads are redacted.",
+        gettext_lazy("Operations"),
+        gettext_lazy(
+            "What was asked of Codat in the period and what became of it, until this pack was made. Payloads are "
+            "redacted."
+        ),
         OPERATIONS,
         _operation_rows,
     ),
     Section(
         "status_changes",
-        "Status changes",
-        "Every change of a status at Codat, as we saw it. A change may be up to ten days older than the day it was "
-        "seen.",
+        gettext_lazy("Status changes"),
+        gettext_lazy(
+            "Every change of a status at Codat, as we saw it. A change may be up to ten days older than the day it was "
+            "seen."
+        ),
         STATUSES,
         _status_rows,
     ),
     Section(
         "timeline",
-        "Timeline",
-        "What happened to the customer's feed in one list, newest first, as staff read it.",
+        gettext_lazy("Timeline"),
+        gettext_lazy("What happened to the customer's feed in one list, newest first, as staff read it."),
         TIMELINE,
         _timeline_rows,
     ),
     Section(
         "cases",
-        "Cases and notes",
-        "What support did about broken feeds in the period, step by step. The last columns say how the case stands "
-        "now.",
+        gettext_lazy("Cases and notes"),
+        gettext_lazy(
+            "What support did about broken feeds in the period, step by step. The last columns say how the case stands "
+            "now."
+        ),
         CASES,
         _case_rows,
     ),
     Section(
         "mails",
-        "Mails",
-        "Mails to the customer, and to staff about the customer, that were written or sent in the period. Where the "
-        "customer's link stood is a mark: the link is stored nowhere.",
+        gettext_lazy("Mails"),
+        gettext_lazy(
+            "Mails to the customer, and to staff about the customer, that were written or sent in the period. Where "
+            "the customer's link stood is a mark: the link is stored nowhere."
+        ),
         MAILS,
         _mail_rows,
     ),
     Section(
         "invitations",
-        "Invitations",
-        "Invitations that were open at some time of the period: who was invited, and when each step was first taken, "
-        "until this pack was made. The keys to them are stored nowhere.",
+        gettext_lazy("Invitations"),
+        gettext_lazy(
+            "Invitations that were open at some time of the period: who was invited, and when each step was first "
+            "taken, until this pack was made. The keys to them are stored nowhere."
+        ),
         INVITATIONS,
         _invitation_rows,
     ),
     Section(
         "callouts",
-        "Callout texts",
-        "The texts above Get credentials on Codat's page that were published in the period, the same for every "
-        "customer: who approved them, and who attested on which day that they stood in the Portal.",
+        gettext_lazy("Callout texts"),
+        gettext_lazy(
+            "The texts above Get credentials on Codat's page that were published in the period, the same for every "
+            "customer: who approved them, and who attested on which day that they stood in the Portal."
+        ),
         CALLOUTS,
         _callout_rows,
     ),
     Section(
         "approvals",
-        "Approvals",
-        "What needed a second person: requests about the customer that were made, decided or finished in the period. "
-        "Of a request about many customers, only what concerns this one.",
+        gettext_lazy("Approvals"),
+        gettext_lazy(
+            "What needed a second person: requests about the customer that were made, decided or finished in the "
+            "period. Of a request about many customers, only what concerns this one."
+        ),
         APPROVALS,
         _approval_rows,
     ),
     Section(
         "emergency_accesses",
-        "Emergency accesses",
-        "Who was let in, in an emergency, though the customer is another manager's; accesses that were in force at "
-        "some time of the period.",
+        gettext_lazy("Emergency accesses"),
+        gettext_lazy(
+            "Who was let in, in an emergency, though the customer is another manager's; accesses that were in force at "
+            "some time of the period."
+        ),
         ACCESSES,
         _access_rows,
     ),

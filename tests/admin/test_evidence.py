@@ -347,7 +347,7 @@ def test_it_is_offered_on_the_companys_page_and_in_its_story(auditor: Client, co
     assert url(company) in auditor.get(story).content.decode()
     page = auditor.get(url(company)).content.decode()
     for section in evidence.SECTIONS:
-        assert section.title in page
+        assert str(section.title) in page
 
 
 def test_of_a_company_that_is_not_there_none_is_made(auditor: Client) -> None:
