@@ -5,8 +5,6 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Callable, Generator, Iterator
-from itertools import chain, groupby
-from math import ceil
 from pathlib import Path
 
 import pytest
@@ -17,7 +15,7 @@ from hypothesis import settings as hypothesis_settings
 from pytest_django.fixtures import Settings
 
 from feeds.services import gateway
-from tests import leaks
+from tests import lanes, leaks
 from tests.chromium import chromium
 from tests.emptying import delete_instead_of_flushing
 from tests.history import let_tests_arrange
@@ -27,9 +25,6 @@ from tests.static_files import find_static_files_once
 from tests.worker_process import WorkerProcess
 
 __all__ = ["chromium", "sandbox", "sandbox_server"]
-
-SLOW = ("browser", "worker", "own_database", "slow")
-"""Markers of tests that take long."""
 
 # How long an example takes says more about what else the machine does than about the code.
 hypothesis_settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -54,33 +49,23 @@ def pytest_report_header() -> str | None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """On PostgreSQL only what has to do with it runs; everywhere slow tests begin early."""
+    """On PostgreSQL only what has to do with it runs."""
     if not _is_on_sqlite():
         left_out = {item for item in items if _says_the_same_again(item)}
         config.hook.pytest_deselected(items=list(left_out))
         items[:] = [item for item in items if item not in left_out]
-    items[:] = _dealt(items, int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
+    items[:] = lanes.dealt(items, int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
 
 
-def _dealt(items: list[pytest.Item], processes: int) -> list[pytest.Item]:
-    """As many stretches as there are processes, each with its share of slow tests at the beginning.
-
-    xdist begins by giving each process a stretch, and who is done takes from the end of another's. Slow tests are dealt
-    by file, because some share what takes long to make.
-    """
-    slow = [item for item in items if any(map(item.get_closest_marker, SLOW))]
-    quick = [item for item in items if not any(map(item.get_closest_marker, SLOW))]
-    files = [list(file) for _, file in groupby(slow, key=lambda item: item.path)]
-    dealt = [list(chain.from_iterable(files[process::processes])) for process in range(processes)]
-    even = ceil(len(items) / processes)
-    return [item for hand in dealt for item in [*hand, *_taken(quick, even - len(hand))]] + quick
-
-
-def _taken(items: list[pytest.Item], count: int) -> list[pytest.Item]:
-    """The first `count` of `items`, which are gone from there."""
-    taken = items[: max(count, 0)]
-    del items[: len(taken)]
-    return taken
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # around the one that counts a test's time
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """A slow test waits for its turn: see `tests.lanes`."""
+    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    if processes == 1 or not lanes.is_slow(item):
+        return (yield)
+    folder: Path = item.config._tmp_path_factory.getbasetemp().parent  # type: ignore[attr-defined]
+    with lanes.lane(folder, lanes.lanes_of(processes)):
+        return (yield)
 
 
 def _says_the_same_again(item: pytest.Item) -> bool:
