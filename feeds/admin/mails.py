@@ -7,7 +7,7 @@ from typing import Any
 from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
@@ -102,13 +102,16 @@ class MailAdmin(ActionsAdmin[Mail], MirrorAdmin[Mail]):
     def state_words(self, mail: Mail) -> SafeString:
         return status_explained(mail.state_meaning)
 
-    @admin.display(description=gettext_lazy("about"))
+    @admin.display(description=gettext_lazy("kind"))
     def about(self, mail: Mail) -> SafeString:
         return format_html('{}<br><span class="quiet">{}</span>', mail.get_kind_display(), link_to(mail.case))
 
     @admin.display(description=gettext_lazy("to"))
     def reaches(self, mail: Mail) -> SafeString:
-        return format_html('{}<br><span class="quiet">{}</span>', self.recipients(mail), link_to(mail.company))
+        # An address may be as long as the column is wide: it may be broken at its @.
+        addresses = (address.rpartition("@") for address in mail.to.split(","))
+        to = format_html_join(", ", "{}<wbr>{}{}", addresses)
+        return format_html('{}<br><span class="quiet">{}</span>', to, link_to(mail.company))
 
     @admin.display(description=gettext_lazy("to"))
     def recipients(self, mail: Mail) -> str:

@@ -145,7 +145,7 @@ class TestSendAgain:
 class TestWhatIsShown:
     def test_the_list_says_what_was_told_to_whom_when_and_about_what(self, staff: Client) -> None:
         mail = MailFactory(to="a@bank.example,b@bank.example", state=MailState.SENT, sent_at=timezone.now())
-        found = staff.get(LIST).content.decode()
+        found = staff.get(LIST).content.decode().replace("<wbr>", "")
         assert mail.case is not None
         for text in (mail.subject, "Sent", "Feed broke", "a@bank.example, b@bank.example", f"#{mail.case.pk}"):
             assert text in found
