@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 
-pytestmark = [pytest.mark.own_database, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.own_database, pytest.mark.timeout(600)]
 
 
 def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
