@@ -91,7 +91,7 @@ class _Page(HTMLParser):
 def unmarked(html: str) -> Iterator[str]:
     """Texts that a person sees or hears, without what stands in brackets; a bracket may span elements."""
     page = _Page()
-    page.feed(html)
+    page.feed(html.replace("<wbr>", ""))  # where a word may be broken it is still one word
     depth = 0
     for text in page.texts:
         outside = ""

@@ -214,3 +214,7 @@ def has_french(text: str) -> bool:
 def test_a_word_that_was_not_marked_would_be_found(monkeypatch: pytest.MonkeyPatch) -> None:
     page = "<p>⟦told <b>by us</b>⟧ and not <a title='by title'>⟦x⟧</a></p>"
     assert list(pseudo_language.unmarked(page)) == ["and not", "by title"]
+
+
+def test_a_word_that_may_be_broken_is_one_word() -> None:
+    assert list(pseudo_language.unmarked("<p>support<wbr>@bank.example</p>")) == ["support@bank.example"]
