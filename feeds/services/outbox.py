@@ -152,7 +152,7 @@ def why_not_again(mail: Mail) -> str:
     if mail.state == MailState.SENT:
         if mail.invitation_id is not None:
             return _("It was sent. To send another, open its invitation.")
-        return _("It was sent. What it told stands on the case.")
+        return _("It was sent. What it told stands on the case.") if mail.case_id else _("It was sent.")
     incident = mail.case.incident if mail.case is not None else None
     if mail.state == MailState.HELD and incident is not None and incident.released_at is None:
         return _("Its incident is open, and would hold it again. Release the incident first.")

@@ -108,6 +108,9 @@ class TestSendAgain:
         assert mail.state == state
         assert not OrmQ.objects.exists()
 
+    def test_of_a_sent_mail_that_is_about_no_case_none_is_named(self, staff: Client) -> None:
+        assert press(staff, MailFactory(state=MailState.SENT, case=None, next_attempt_at=None)) == ["It was sent."]
+
     def test_what_the_mail_server_answers_is_on_the_mail(self, staff: Client, monkeypatch: pytest.MonkeyPatch) -> None:
         def refuse(*_args: Any) -> int:
             raise SMTPServerDisconnected("gone")
