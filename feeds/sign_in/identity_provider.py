@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
@@ -21,6 +22,12 @@ from django.utils.translation import gettext as _
 log = structlog.get_logger(__name__)
 
 PROVIDER_ID = "staff"
+"""Its name in our addresses, which are registered there."""
+
+
+def bound_to() -> str:
+    """Whose identifiers a person is bound by: another provider may give the same one to somebody else."""
+    return f"{PROVIDER_ID}-{hashlib.sha256(settings.OIDC_ISSUER.encode()).hexdigest()[:16]}"
 
 
 class IdentityProviderAdapter(DefaultSocialAccountAdapter):  # type: ignore[misc]  # the library ships no types
@@ -28,7 +35,7 @@ class IdentityProviderAdapter(DefaultSocialAccountAdapter):  # type: ignore[misc
 
     def list_apps(self, request: HttpRequest, provider: str | None = None, client_id: str | None = None) -> list[Any]:
         """The provider of the settings, if there is one; allauth's table of them is not read."""
-        if not settings.OIDC_ISSUER or provider not in (None, PROVIDER_ID, "openid_connect"):
+        if not settings.OIDC_ISSUER or provider not in (None, PROVIDER_ID, bound_to(), "openid_connect"):
             return []
         return [
             SocialApp(
@@ -45,6 +52,12 @@ class IdentityProviderAdapter(DefaultSocialAccountAdapter):  # type: ignore[misc
             )
         ]
 
+    def new_user(self, request: HttpRequest, sociallogin: Any) -> User:
+        """Called before the library looks whose identifier it is: let it look among those of this issuer."""
+        sociallogin.account.provider = bound_to()
+        user: User = super().new_user(request, sociallogin)
+        return user
+
     def is_open_for_signup(self, request: HttpRequest, sociallogin: Any) -> bool:
         """Nobody is made by signing in."""
         return False
@@ -59,7 +72,7 @@ class IdentityProviderAdapter(DefaultSocialAccountAdapter):  # type: ignore[misc
             people = list(User.objects.filter(email__iexact=address.email, is_active=True, is_staff=True)[:2])
             if not address.verified or len(people) != 1:
                 continue
-            if SocialAccount.objects.filter(user=people[0]).exists():
+            if is_bound(people[0]):
                 log.warning("identity_provider_other_identity", user=people[0].pk)
                 continue
             return people[0], address.email
@@ -90,8 +103,8 @@ class IdentityProviderAdapter(DefaultSocialAccountAdapter):  # type: ignore[misc
 
 
 def is_bound(user: Any) -> bool:
-    """Whether this person has signed in through the provider before."""
-    return bool(SocialAccount.objects.filter(user=user).exists())
+    """Whether this person has signed in through this provider before."""
+    return bool(SocialAccount.objects.filter(user=user, provider=bound_to()).exists())
 
 
 def bind(request: HttpRequest, user: User, sociallogin: Any) -> None:

@@ -31,26 +31,27 @@ BACK = "/admin/oidc/staff/login/callback/"
 class Issuer:
     """A small identity provider; `claims` is whom it has at the keyboard."""
 
-    def __init__(self, wire: responses.RequestsMock) -> None:
+    def __init__(self, wire: responses.RequestsMock, url: str = ISSUER) -> None:
         self.claims: dict[str, Any] = {"sub": "8f2", "email": "robin@bank.example", "email_verified": True}
         self.wire = wire
+        self.url = url
         config = {
-            "issuer": ISSUER,
-            "authorization_endpoint": f"{ISSUER}/authorize",
-            "token_endpoint": f"{ISSUER}/token",
-            "userinfo_endpoint": f"{ISSUER}/userinfo",
-            "jwks_uri": f"{ISSUER}/keys",
+            "issuer": url,
+            "authorization_endpoint": f"{url}/authorize",
+            "token_endpoint": f"{url}/token",
+            "userinfo_endpoint": f"{url}/userinfo",
+            "jwks_uri": f"{url}/keys",
             "token_endpoint_auth_methods_supported": ["client_secret_post"],
         }
-        wire.get(f"{ISSUER}/.well-known/openid-configuration", json=config)
-        wire.add_callback(responses.POST, f"{ISSUER}/token", self._token)
-        wire.add_callback(responses.GET, f"{ISSUER}/userinfo", lambda _r: (200, {}, json.dumps(self.claims)))
+        wire.get(f"{url}/.well-known/openid-configuration", json=config)
+        wire.add_callback(responses.POST, f"{url}/token", self._token)
+        wire.add_callback(responses.GET, f"{url}/userinfo", lambda _r: (200, {}, json.dumps(self.claims)))
 
     def _token(self, request: Any) -> tuple[int, dict[str, str], str]:
         sent = parse_qs(str(request.body))
         assert sent["client_secret"] == [CLIENT_SECRET]
         assert sent["code_verifier"]
-        body = {"iss": ISSUER, "aud": "backoffice", "exp": 4102444800, "iat": 1, **self.claims}
+        body = {"iss": self.url, "aud": "backoffice", "exp": 4102444800, "iat": 1, **self.claims}
         token = jwt.encode(body, "of no importance: the connection is encrypted", algorithm="HS256")
         return 200, {}, json.dumps({"access_token": "at", "token_type": "Bearer", "id_token": token})
 
@@ -58,7 +59,7 @@ class Issuer:
         """Press the button, agree there, come back; the answer here."""
         away = urlsplit(client.get(START, {"next": to} if to else {})["Location"])
         asked = parse_qs(away.query)
-        assert f"{away.scheme}://{away.netloc}{away.path}" == f"{ISSUER}/authorize"
+        assert f"{away.scheme}://{away.netloc}{away.path}" == f"{self.url}/authorize"
         assert asked["code_challenge_method"] == ["S256"]
         assert asked["redirect_uri"] == [f"http://testserver{BACK}"]
         return client.get(BACK, {"code": "c", "state": asked["state"][0]})
@@ -144,6 +145,20 @@ def test_an_address_given_to_a_new_colleague_opens_no_old_account(issuer: Issuer
     client = Client()
     issuer.sign_in(client)
     assert not is_in(client)
+
+
+def test_the_same_identity_at_another_provider_is_somebody_else(issuer: Issuer, robin: User, settings: Any) -> None:
+    issuer.sign_in(Client())
+    settings.OIDC_ISSUER = "https://id.other.example"
+    other = Issuer(issuer.wire, settings.OIDC_ISSUER)
+    other.claims["email"] = "mallory@other.example"
+    client = Client()
+    other.sign_in(client)
+    assert not is_in(client)
+    other.claims |= {"email": "robin@bank.example", "sub": "77c"}
+    other.sign_in(client)  # a bank that changes its provider: each is bound anew, by the verified address
+    assert is_in(client)
+    assert events_of(robin).count("identity_provider_bound") == 2
 
 
 def test_whom_it_knows_it_knows_by_identity_whatever_the_address(issuer: Issuer, robin: User) -> None:
