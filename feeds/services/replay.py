@@ -126,7 +126,7 @@ class Replay:
     def _value(self, field: str, before: Sequence[AuditEntry], after: Sequence[AuditEntry]) -> Value:
         label = field_label(self.model, field)
         if self._has_many(field):
-            return self._members(field, label, before)
+            return self._members(field, label, before, after)
         setting = next((entry for entry in reversed(before) if _pair(entry, field)), None)
         if setting is not None and setting.action == AuditEntry.Action.CREATE and _pair(setting, field)[1] in NOTHING:
             return Value(field, label, NO_VALUE, Ground.EMPTY, setting)
@@ -148,19 +148,26 @@ class Replay:
     def _has_many(self, field: str) -> bool:
         return self.model is not None and any(one.name == field for one in self.model._meta.many_to_many)
 
-    def _members(self, field: str, label: str, before: Sequence[AuditEntry]) -> Value:
-        """Related rows: added and removed one by one since the beginning."""
-        members: set[str] = set()
-        last = None
-        for entry in before:
-            change = (entry.changes or {}).get(field)
-            if isinstance(change, Mapping):
-                rows = {str(row) for row in change.get("objects", ())}
-                members = members | rows if change.get("operation") == "add" else members - rows
-                last = entry
+    def _members(self, field: str, label: str, before: Sequence[AuditEntry], after: Sequence[AuditEntry]) -> Value:
+        """Related rows: added and removed one by one since the beginning, or undone one by one from those of today."""
         begun = bool(before) and before[0].action == AuditEntry.Action.CREATE
-        ground = Ground.SET if last else Ground.EMPTY if begun else Ground.UNKNOWN
-        return Value(field, label, ", ".join(sorted(members)) or NO_VALUE, ground, last)
+        last = next((entry for entry in reversed(before) if _moved(entry, field)), None)
+        members: set[str] = set()
+        if begun:
+            for entry in before:
+                added, removed = _moved(entry, field) or (set(), set())
+                members = (members | added) - removed
+            return Value(field, label, _listed(members), Ground.SET if last else Ground.EMPTY, last)
+        is_yet_to_be_made = bool(after) and after[0].action == AuditEntry.Action.CREATE
+        if self.row is None or is_yet_to_be_made:
+            return Value(field, label, NO_VALUE, Ground.UNKNOWN)
+        members = {str(row) for row in getattr(self.row, field).all()}
+        later = None
+        for entry in reversed(after):
+            if moved := _moved(entry, field):
+                members, later = (members - moved[0]) | moved[1], entry
+        ground = Ground.SET if last else Ground.LATER if later else Ground.UNCHANGED
+        return Value(field, label, _listed(members), ground, last or later)
 
     def _words(self, field: str, value: Any) -> str:
         return in_words(self.model, field, value, self.names)
@@ -187,6 +194,19 @@ def _pair(entry: AuditEntry, field: str) -> list[Any]:
     """The field's value before and after, or nothing when the entry does not mention it."""
     change = (entry.changes or {}).get(field)
     return change if isinstance(change, list) and len(change) == 2 else []
+
+
+def _moved(entry: AuditEntry, field: str) -> tuple[set[str], set[str]] | None:
+    """The related rows that the entry added and removed; None when it does not mention the field."""
+    change = (entry.changes or {}).get(field)
+    if not isinstance(change, Mapping):
+        return None
+    rows = {str(row) for row in change.get("objects", ())}
+    return (rows, set()) if change.get("operation") == "add" else (set(), rows)
+
+
+def _listed(members: set[str]) -> str:
+    return ", ".join(sorted(members)) or NO_VALUE
 
 
 def row_of_today(model: type[Model] | None, key: str) -> Model | None:

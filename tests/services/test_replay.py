@@ -16,6 +16,7 @@ from feeds.models import AuditEntry, Company, SourceAccount
 from feeds.services.replay import Ground, Replay, Value
 from feeds.services.roles import COMPLIANCE_AUDITORS
 from tests.factories import CompanyFactory, SourceAccountFactory, UserFactory
+from tests.history import unguarded
 
 pytestmark = pytest.mark.django_db
 
@@ -121,6 +122,26 @@ def test_groups_are_added_and_removed_in_order() -> None:
     assert value(replay, timezone.now(), "groups").text == "–"
 
 
+def test_groups_of_a_person_whose_beginning_was_purged_are_told_from_todays() -> None:
+    day, night, late = (Group.objects.create(name=name) for name in ("Day shift", "Night shift", "Late shift"))
+    user = UserFactory()
+    user.groups.set([day, late])
+    with unguarded():
+        AuditEntry.objects.filter(object_pk=str(user.pk), content_type__model="user").delete()
+    before = timezone.now()
+    user.groups.add(night)
+    user.groups.remove(late)
+    was, now = (value(of(user), moment, "groups") for moment in (before, timezone.now()))
+    assert (was.text, was.ground) == ("Day shift, Late shift", Ground.LATER)
+    assert (now.text, now.ground) == ("Day shift, Night shift", Ground.SET)
+    never = UserFactory()
+    never.groups.add(day)
+    with unguarded():
+        AuditEntry.objects.filter(object_pk=str(never.pk), content_type__model="user").delete()
+    never.save()
+    assert value(of(never), timezone.now(), "groups").text == "Day shift"
+
+
 def test_two_moments_are_compared_field_by_field() -> None:
     company = CompanyFactory(legal_name="Maple Bakery")
     made = after(company)
@@ -174,6 +195,6 @@ def test_the_page_compares_two_days(auditor: Client) -> None:
     assert "fields differ." in shown
 
 
-@pytest.mark.parametrize("day", ["", "yesterday", "2026-02-30"])
+@pytest.mark.parametrize("day", ["", "yesterday", "2026-02-30", "0001-01-01", "9999-12-31"])
 def test_a_day_that_is_none_is_said(day: str, auditor: Client) -> None:
     assert "Please correct the error below." in page(auditor, CompanyFactory(), day=day)
