@@ -5,16 +5,20 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 
 CHUNK = 500
 """Rows that are written at once."""
 
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA = re.compile(r"^(?=[=+\-@\t\r])|[;\r\n]\s*(?=[=+\-@])")
+"""Up to where a formula may begin: also behind a semicolon and in each line of a text, because a spreadsheet in French
+cuts at semicolons, and then no quotation begins where ours do."""
 BYTE_ORDER_MARK = "\ufeff"
 CSV_NOTE = (
-    "CSV: UTF-8 with a byte order mark, comma-separated, quoted as in RFC 4180. A text that begins with =, +, -, @, a "
-    "tab or a carriage return has an apostrophe (') put before it, so that no spreadsheet runs it as a formula."
+    "CSV: UTF-8 with a byte order mark, comma-separated, quoted as in RFC 4180. Where a text, a line in it or what "
+    "stands behind a semicolon begins with =, +, - or @, and where a text begins with a tab or a carriage return, an "
+    "apostrophe (') is put before it, so that no spreadsheet runs it as a formula."
 )
 
 Cell = str | int | None
@@ -25,7 +29,7 @@ def safe(cell: Cell) -> Cell:
 
     Source: OWASP, "CSV Injection".
     """
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(FORMULA_STARTS) else cell
+    return _FORMULA.sub(r"\g<0>'", cell) if isinstance(cell, str) else cell
 
 
 def as_csv(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> Iterator[bytes]:

@@ -29,7 +29,16 @@ def test_a_text_that_a_spreadsheet_would_run_gets_an_apostrophe(dangerous: str) 
     assert parsed(data)[1] == [f"'{dangerous}", "fine"]
 
 
-@pytest.mark.parametrize("harmless", ["x=1", "a-b", "", "Café", "line\nbreak", 'quote"d', "••••3218"])
+@pytest.mark.parametrize("dangerous", ["x; =1+1", "x;=1+1", "first\n@SUM(A1)", "first\r\n +1"])
+def test_nor_does_one_that_cuts_at_semicolons_and_knows_no_quotation_after_a_comma(dangerous: str) -> None:
+    data = b"".join(as_csv(["a", "b"], [["fine", dangerous]]))
+    cells = [cell.strip() for row in data.decode().splitlines() for cell in row.split(";")]
+    assert not [cell for cell in cells if cell.startswith(("=", "+", "-", "@"))]
+
+
+@pytest.mark.parametrize(
+    "harmless", ["x=1", "a-b", "a;b", "", "Café", "line\nbreak", "two\r\n\r\nparts", 'quote"d', "••••3218"]
+)
 def test_any_other_text_is_written_as_it_is(harmless: str) -> None:
     assert parsed(b"".join(as_csv(["a"], [[harmless, "end"]])))[1] == [harmless, "end"]
 
