@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from django import forms
+from django.core.validators import MaxValueValidator, MinValueValidator
 from django.http import QueryDict
 from django.utils import timezone
 from django.utils.text import capfirst
@@ -21,6 +22,8 @@ from feeds.services.history import Search
 from feeds.states import event_label
 
 ANY = ("", gettext_lazy("any"))
+FIRST_DAY, LAST_DAY = date(1970, 1, 1), date(2999, 12, 31)
+"""Beyond them the calendar ends somewhere: a day more, or two less, would be none."""
 EVENT_NAME = r"^[a-z0-9_]+$"
 
 
@@ -36,7 +39,8 @@ class DayInput(forms.DateInput):
 
 def day_field(label: Any, **options: Any) -> forms.DateField:
     """A day, typed or chosen."""
-    return forms.DateField(label=label, widget=DayInput(), input_formats=["%Y-%m-%d"], **options)
+    within = [MinValueValidator(FIRST_DAY), MaxValueValidator(LAST_DAY)]
+    return forms.DateField(label=label, widget=DayInput(), input_formats=["%Y-%m-%d"], validators=within, **options)
 
 
 class SearchForm(forms.Form):

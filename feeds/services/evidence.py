@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
@@ -56,6 +56,8 @@ class Scope:
     company: Company
     start: date
     end: date
+    through: int = 0
+    """The newest entry there was when packing began: both files of the history end there."""
 
     @property
     def since(self) -> datetime:
@@ -129,12 +131,16 @@ def _in_one_language(content: Iterator[bytes]) -> Iterator[bytes]:
 
 def _pack(asked: HistoryExport, scope: Scope) -> Iterator[bytes]:
     packed = ZipStream(timezone.localtime(asked.started_at))
+    scope = replace(scope, through=exports.newest())
     contents = []
     for section in SECTIONS:
         counted = exports.Counted(section.rows(scope))
-        yield from packed.file(f"{section.name}.csv", as_csv(section.columns, counted))
+        try:
+            yield from packed.file(f"{section.name}.csv", as_csv(section.columns, counted))
+        finally:
+            asked.rows += counted.count
         contents.append(Contents(section, packed.files[-1], counted.count))
-    yield from packed.file("history.jsonl", as_json_lines(COLUMNS, _history_rows(scope)))
+    yield from packed.file("history.jsonl", as_json_lines(COLUMNS, map(exports.structured, _history_rows(scope))))
     yield from packed.file("index.html", [_index(asked, scope, contents)])
     manifest = exports.as_manifest(
         {
@@ -147,7 +153,6 @@ def _pack(asked: HistoryExport, scope: Scope) -> Iterator[bytes]:
         }
     )
     yield from packed.file("manifest.json", [manifest])
-    asked.rows = sum(one.rows for one in contents)
     # What the manifest says of every other file, one hash stands for.
     asked.sha256 = packed.files[-1].sha256
     yield from packed.end()
@@ -212,7 +217,7 @@ def _customer_rows(scope: Scope) -> Rows:
 def _history_rows(scope: Scope) -> Rows:
     found = history.find(Search(start=scope.start, end=scope.end)).filter(company_id=scope.company.pk)
     names = Names()
-    for chunk in exports.read(exports.up_to_now(found)):
+    for chunk in exports.read(found.filter(id__lte=scope.through)):
         names.learn(chunk)
         for entry in chunk:
             yield row_of(entry, names)

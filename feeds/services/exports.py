@@ -76,8 +76,12 @@ def export(search: Search, format: ExportFormat, *, actor: Actor, reason: str) -
 
 def up_to_now(entries: QuerySet[AuditEntry]) -> QuerySet[AuditEntry]:
     """Only what exists already: an export ends, even while the history grows."""
-    newest = AuditEntry.objects.order_by("-id").values_list("id", flat=True).first() or 0
-    return entries.filter(id__lte=newest)
+    return entries.filter(id__lte=newest())
+
+
+def newest() -> int:
+    """The id of the newest entry."""
+    return AuditEntry.objects.order_by("-id").values_list("id", flat=True).first() or 0
 
 
 # --- The record ------------------------------------------------------------------------------------------------------
@@ -173,8 +177,10 @@ def _pack(asked: HistoryExport, entries: QuerySet[AuditEntry]) -> Iterator[bytes
     packed = ZipStream(timezone.localtime(asked.started_at))
     counted = Counted(_rows(entries))
     name = f"history.{asked.format}"
-    yield from packed.file(name, FORMATS[ExportFormat(asked.format)](COLUMNS, counted))
-    asked.rows = counted.count
+    try:
+        yield from packed.file(name, FORMATS[ExportFormat(asked.format)](COLUMNS, counted))
+    finally:
+        asked.rows = counted.count  # also of one that is broken off: so many may have left
     asked.sha256 = packed.files[-1].sha256
     yield from packed.file("manifest.json", [_manifest(asked, packed, counted)])
     yield from packed.end()
@@ -182,7 +188,7 @@ def _pack(asked: HistoryExport, entries: QuerySet[AuditEntry]) -> Iterator[bytes
 
 FORMATS: dict[ExportFormat, Callable[[Sequence[str], Iterable[Sequence[Any]]], Iterator[bytes]]] = {
     ExportFormat.CSV: as_csv,
-    ExportFormat.JSON_LINES: lambda columns, rows: as_json_lines(columns, (_structured(row) for row in rows)),
+    ExportFormat.JSON_LINES: lambda columns, rows: as_json_lines(columns, (structured(row) for row in rows)),
 }
 
 
@@ -251,7 +257,7 @@ def _json(value: object) -> str | None:
 _STRUCTURED = (COLUMNS.index("changes"), COLUMNS.index("details"))
 
 
-def _structured(row: Sequence[Cell]) -> list[object]:
+def structured(row: Sequence[Cell]) -> list[object]:
     """In JSON Lines what is JSON stays JSON."""
     return [
         json.loads(cell) if place in _STRUCTURED and isinstance(cell, str) else cell for place, cell in enumerate(row)

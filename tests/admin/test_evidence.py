@@ -257,6 +257,20 @@ def test_of_a_request_about_many_customers_only_this_one_is_named(auditor: Clien
     assert "Zebra" not in "".join(table(pack(auditor, company), "approvals")[-1].values())
 
 
+def test_both_files_of_the_history_hold_the_same_whatever_happens_while_it_is_packed(company: Company) -> None:
+    today = timezone.localdate()
+    pieces = []
+    for piece in evidence.make(company, today, today, actor=audit.SYSTEM, reason=WHY).content:
+        if not pieces:
+            company.notes = "Changed meanwhile."
+            company.save()
+        pieces.append(piece)
+    archive = zipfile.ZipFile(io.BytesIO(b"".join(pieces)))
+    lines = [json.loads(line) for line in archive.read("history.jsonl").decode().splitlines()]
+    assert [str(line["id"]) for line in lines] == [row["id"] for row in table(archive, "history")]
+    assert {type(line["changes"]) for line in lines} == {dict, type(None)}
+
+
 def test_no_key_to_an_invitation_is_in_it(auditor: Client, company: Company) -> None:
     opened = invitation_keys.address(
         Invitation.objects.get(), made_for=invitation_keys.SHOWN, actor=Actor.service("worker")
@@ -316,13 +330,14 @@ def test_who_made_it_and_why_stands_in_the_history_of_the_customer(auditor: Clie
     assert (kept.kind, kept.state, kept.company) == (ExportKind.EVIDENCE, ExportState.DONE, company)
 
 
-@pytest.mark.parametrize("case", ["no reason", "backwards", "too long", "no day"])
+@pytest.mark.parametrize("case", ["no reason", "backwards", "too long", "no day", "the end of time"])
 def test_what_makes_no_sense_is_said_and_nothing_is_made(case: str, auditor: Client, company: Company) -> None:
     data, said = {
         "no reason": (asked() | {"reason": ""}, "This field is required."),
         "backwards": (asked(start=0, end=1), "The period ends before it begins."),
         "too long": (asked(start=4000), "The period is longer than ten years. Ask for a part of it."),
         "no day": (asked() | {"start": "x"}, "Enter a valid date."),
+        "the end of time": (dict.fromkeys(("start", "end"), "9999-12-31") | {"reason": WHY}, "2999-12-31"),
     }[case]
     page = auditor.post(url(company), data).content.decode()
     assert said in page

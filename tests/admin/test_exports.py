@@ -164,6 +164,18 @@ class TestTheRecord:
         delivery.content.close()  # type: ignore[attr-defined]  # as a server does
         assert [entry.additional_data["stage"] for entry in events()] == ["started", "broken_off"]
 
+    def test_of_one_that_is_broken_off_it_says_how_many_rows_may_have_left(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(tables, "CHUNK", 1)
+        CompanyFactory.create_batch(300)
+        delivery = exports.export(Search(), ExportFormat.CSV, actor=audit.SYSTEM, reason=WHY)
+        sent = 0
+        while sent < 2000:
+            sent += len(next(delivery.content))
+        delivery.content.close()  # type: ignore[attr-defined]  # as a server does
+        assert 0 < HistoryExport.objects.get().rows == events()[-1].additional_data["rows"] < 300
+
     def test_one_that_the_reader_never_began_to_read_is_seen(self, auditor: Client) -> None:
         CompanyFactory()
         answer = auditor.post(EXPORT, {"format": "csv", "reason": WHY})
