@@ -9,7 +9,7 @@ from django_structlog.middlewares import RequestMiddleware
 
 from backoffice.logs import hide_secrets
 
-_NUMBER = re.compile(r"(?P<date>\b\d{4}-\d\d-\d\d\b)|\d(?:(?:-|\+|%20)?\d){7,}")
+_NUMBER = re.compile(r"(?P<date>\b(?:19|20)\d\d-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01])\b)|\d(?:(?:-|\+|%20)?\d){7,}")
 """Eight digits, however a browser sends what stands between them. Dates are none."""
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from copy import copy
 from dataclasses import dataclass, replace
@@ -22,14 +22,17 @@ import structlog
 from auditlog.diff import model_instance_diff
 from auditlog.registry import auditlog
 from auditlog.signals import pre_log
+from django.conf import settings
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.auth.models import AnonymousUser, Group, GroupManager, User, UserManager
 from django.contrib.auth.signals import user_logged_in, user_logged_out, user_login_failed
 from django.contrib.contenttypes.models import ContentType
+from django.core.exceptions import ObjectDoesNotExist
 from django.db import models, transaction
 from django.db.models import QuerySet
 from django.db.models.signals import pre_save
 from django.http import HttpRequest, HttpResponse
+from django.utils.translation import get_language
 
 from feeds import statements
 from feeds.banking import mask
@@ -70,8 +73,12 @@ from feeds.models import (
     WebhookEvent,
 )
 from feeds.models.base import AuditedQuerySet, entries_are_written
+from feeds.wording import recorded
 
 M = TypeVar("M", bound=models.Model)
+
+LONGEST_NAME = 200
+"""Of a person, whose first and last name may have 150 characters each: as many as every column for it has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +96,8 @@ class Actor:
         """The signed-in person, or "anonymous" before sign-in."""
         if not isinstance(user, User):
             return cls(name="anonymous", source=source, remote_addr=remote_addr)
-        return cls(name=user.get_full_name() or user.get_username(), source=source, user=user, remote_addr=remote_addr)
+        name = (user.get_full_name() or user.get_username())[:LONGEST_NAME]
+        return cls(name=name, source=source, user=user, remote_addr=remote_addr)
 
     @classmethod
     def service(cls, name: str) -> Actor:
@@ -196,7 +204,8 @@ def _entry(target: models.Model | None, action: int, changes: dict[str, Any] | N
         entry.content_type = ContentType.objects.get_for_model(target)
         entry.object_pk = str(target.pk)
         entry.object_id = target.pk if isinstance(target.pk, int) else None
-        entry.object_repr = str(target)
+        with recorded():
+            entry.object_repr = str(target)
         entry.company_id = _customer(target)
     return entry
 
@@ -244,12 +253,15 @@ def _stamp(sender: type[AuditEntry], instance: AuditEntry, **_kwargs: Any) -> No
     context = structlog.contextvars.get_contextvars()
     instance.cid = context.get("request_id") or context.get("task_id")
     row = _about.get()
-    if instance.company_id is None and row is not None and _is_about(instance, row):
+    if row is not None and get_language() != settings.LANGUAGE_CODE and _is_about(instance, row):
+        with suppress(ObjectDoesNotExist), recorded():
+            instance.object_repr = str(row)
+    if row is not None and instance.company_id is None and _is_about(instance, row):
         instance.company_id = _customer(row)
 
 
 _FREE_TEXT = {"comment", "note", "notes", "outcome_reason", "reason"}
-_LONG_NUMBER = re.compile(r"(?P<date>\b\d{4}-\d\d-\d\d\b)|\d(?:-?\d){7,}")
+_LONG_NUMBER = re.compile(r"(?P<date>\b(?:19|20)\d\d-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01])\b)|\d(?:-?\d){7,}")
 """Eight digits, also as they stand on a statement, "4030-0556-7719". Dates are none."""
 
 

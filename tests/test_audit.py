@@ -11,6 +11,7 @@ from django.contrib.auth.models import AnonymousUser, Group, Permission, User
 from django.db import models
 from django.test import Client
 from django.urls import reverse
+from django.utils import translation
 
 from feeds import audit, tasks
 from feeds.audit import Actor
@@ -133,6 +134,23 @@ def test_that_a_password_changed_is_history_and_nothing_of_it_is() -> None:
     assert (entry.actor_name, entry.changes) == ("setup", {"password": ["••••", "••••"]})
 
 
+def test_a_thing_is_called_in_the_sites_language_whoever_did_it() -> None:
+    with translation.override("fr"):
+        operation = OperationFactory()
+        audit.record("looked_at", operation)
+        operation.delete()
+    assert {entry.object_repr for entry in AuditEntry.objects.filter(content_type__model="operation")} == {
+        "Refresh link #1"
+    }
+
+
+def test_the_longest_name_a_person_may_have_fits() -> None:
+    person = UserFactory(first_name="F" * 150, last_name="L" * 150)
+    with audit.acting(Actor.person(person, source="admin")):
+        entry = audit.record("looked_at", text="it")
+    assert entry.actor_name == "F" * 150 + " " + "L" * 49
+
+
 # --- Hidden things ---------------------------------------------------------------------------------------------------
 def test_account_numbers_are_masked_before_and_after() -> None:
     account = SourceAccountFactory(account_number="900417733218")
@@ -165,6 +183,7 @@ def test_a_whole_number_that_somebody_typed_into_a_text_is_masked() -> None:
             "Since 2026-11-26 09:00:00, customers 1042 1043 1044.",
         ),
         ("2026-11-26-900417733218", "2026-11-26-••••3218"),
+        ("Account 4030-05-56-7719", "Account ••••7719"),
         ("1234567 is too short", "1234567 is too short"),
     ],
 )

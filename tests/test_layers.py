@@ -21,7 +21,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "languages": frozenset({"services"}),
     "services": LOWER | {"statements"},
     "models": frozenset({"states", "callout_text"}),
-    "audit": frozenset({"models", "states", "banking", "statements"}),
+    "audit": frozenset({"models", "states", "banking", "statements", "wording"}),
     "statements": frozenset(),
     "queue": frozenset(),
     "mapping": frozenset({"codat"}),
