@@ -379,10 +379,10 @@ def somebody_hears_of_cases() -> list[CheckMessage]:
 
 # --- The callout -----------------------------------------------------------------------------------------------------
 def callout_french_is_known() -> list[CheckMessage]:
-    """E040: a rule that nobody knows would be no rule."""
+    """E096: a rule that nobody knows would be no rule."""
     if settings.CALLOUT_FRENCH in FrenchRule.values:
         return []
-    return _error(40, "CALLOUT_FRENCH is not known.", f"Set it to one of: {', '.join(FrenchRule.values)}.")
+    return _error(96, "CALLOUT_FRENCH is not known.", f"Set it to one of: {', '.join(FrenchRule.values)}.")
 
 
 def portal_url_is_encrypted() -> list[CheckMessage]:
@@ -593,7 +593,20 @@ def seals_have_destinations_we_know() -> list[CheckMessage]:
             messages += _error(40, f"AUDIT_SEAL_TO would send seals unencrypted to {parts.hostname}.", "Use https.")
         elif not _is_complete(parts):
             messages += _error(40, f"AUDIT_SEAL_TO names {name}, which is no destination for seals.", hint)
-    return messages
+    return messages or _destinations_are_told_apart()
+
+
+def _destinations_are_told_apart() -> list[CheckMessage]:
+    # Neither user, password nor query is stored with what was sent, so they tell no two destinations apart.
+    split = map(urlsplit, settings.AUDIT_SEAL_TO)
+    told_by = {(parts.scheme, parts.netloc.rpartition("@")[2], parts.path) for parts in split}
+    if len(told_by) == len(settings.AUDIT_SEAL_TO):
+        return []
+    return _error(
+        40,
+        "AUDIT_SEAL_TO names two destinations that differ only in user, password or query.",
+        "Give each a path of its own, or name one only once.",
+    )
 
 
 def _is_complete(parts: SplitResult) -> bool:

@@ -19,7 +19,7 @@ from django.views.decorators.http import require_POST
 from feeds.admin.base import EMPTY, MirrorAdmin, moment, status_explained, status_pill, time_column
 from feeds.audit import current_actor
 from feeds.models import AuditSeal, AuditSealDelivery, HistoryCheck
-from feeds.services import history_checks, seals
+from feeds.services import history_checks, seal_delivery, seals
 from feeds.services.errors import Refused
 from feeds.states import CheckState, Meaning, Tone
 from feeds.wording import retold
@@ -89,6 +89,7 @@ class AuditSealAdmin(MirrorAdmin[AuditSeal]):
             "is_lost": latest is not None and history_checks.is_lost(latest),
             "unsealed_first": first,
             "unsealed_since": since,
+            "not_compared": seal_delivery.unreadable(),
             "may_verify": request.user.has_perm(VERIFY),
             "is_under_way": latest is not None and latest.state == CheckState.QUEUED,
         }

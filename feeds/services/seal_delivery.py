@@ -88,16 +88,34 @@ def send_due() -> int:
 
 
 def copies() -> Iterator[dict[str, Any]]:
-    """Seals in the files that we send to, as far as they can be read from here. A line that is no seal is skipped."""
-    for destination in settings.AUDIT_SEAL_TO:
-        path = _path(destination)
-        if path is not None and path.exists():
+    """Seals in the files that we send to, as far as they can be read from here; `unreadable` names the others."""
+    for path in filter(None, map(_path, settings.AUDIT_SEAL_TO)):
+        try:
             yield from read_copies(path)
+        except FileNotFoundError:  # nothing was sent there yet, or another machine sends
+            continue
+        except OSError as error:
+            log.warning("seal_copy_not_read", destination=str(path), error=type(error).__name__)
+
+
+def unreadable() -> list[str]:
+    """The files that we send to and may only add to: their seals have to be compared where they can be read."""
+    return [str(path) for path in filter(None, map(_path, settings.AUDIT_SEAL_TO)) if not _may_be_read(path)]
+
+
+def _may_be_read(path: Path) -> bool:
+    try:
+        path.open("rb").close()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True
 
 
 def read_copies(path: Path) -> Iterator[dict[str, Any]]:
-    """The seals in one file, one JSON object a line."""
-    with path.open(encoding="utf-8") as lines:
+    """The seals in one file, one JSON object a line. A line that is no seal is skipped. Raises OSError."""
+    with path.open(encoding="utf-8", errors="replace") as lines:
         for line in lines:
             try:
                 copy = json.loads(line)
@@ -154,9 +172,21 @@ def _path(destination: str) -> Path | None:
 def _append(path: Path, body: str) -> None:
     """One line, on the disk before it counts as sent."""
     with path.open("a", encoding="utf-8") as file:
-        file.write(body + "\n")
+        # What a full disk or a killed worker left of an earlier attempt must not swallow this one.
+        file.write(f"{body}\n" if _ends_with_a_line(path) else f"\n{body}\n")
         file.flush()
         os.fsync(file.fileno())
+
+
+def _ends_with_a_line(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            if not file.seek(0, os.SEEK_END):
+                return True
+            file.seek(-1, os.SEEK_END)
+            return file.read(1) == b"\n"
+    except OSError:  # may be added to, but not read: an empty line harms nobody
+        return False
 
 
 def _mail(to: str, seal: AuditSeal, body: str) -> None:

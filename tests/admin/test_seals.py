@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from django.test import Client
 from django.utils import timezone
+from pytest_django.fixtures import Settings
 
 from feeds.models import AuditEntry, AuditSeal, AuditSealDelivery, HistoryCheck
-from feeds.services import history_checks, seals
+from feeds.services import history_checks, seal_delivery, seals
 from feeds.services.roles import ADMINISTRATORS, COMPLIANCE_AUDITORS, RELATIONSHIP_MANAGERS, SUPPORT
 from feeds.states import CheckState
 from tests.factories import CompanyFactory, UserFactory
 from tests.history import unguarded
+from tests.services.test_seals import close
 
 pytestmark = pytest.mark.django_db
 LIST = "/admin/feeds/auditseal/"
@@ -191,6 +194,19 @@ def test_the_list_says_where_each_seal_was_sent(auditor: Client, sealed: AuditSe
     page = auditor.get(f"{LIST}{sealed.pk}/change/").content.decode()
     assert sealed.sha256 in page
     assert sealed.previous_sha256 in page
+
+
+def test_a_file_of_seals_that_cannot_be_read_from_here_is_named_and_no_fault(
+    auditor: Client, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.AUDIT_SEAL_TO = [f"file://{tmp_path / 'seals.jsonl'}"]
+    CompanyFactory()
+    seals.seal()
+    seal_delivery.send_due()
+    close(tmp_path / "seals.jsonl", monkeypatch)
+    page = pressed(auditor)
+    assert HistoryCheck.objects.get().state == CheckState.INTACT
+    assert f"The seals in {tmp_path / 'seals.jsonl'} cannot be read from here and are not compared" in page
 
 
 def test_what_is_not_sealed_yet_is_said(auditor: Client) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Callable
 from datetime import timedelta
@@ -56,6 +57,18 @@ def forge(like: AuditEntry) -> None:
     values = "%s, '', 'forged', 3, '', '', 'nobody', 'admin', '', 'looked_at', %s"
     with unguarded():
         sql(f"INSERT INTO feeds_auditentry ({columns}) {overriding} VALUES ({values})", like.pk, like.timestamp)  # noqa: S608
+
+
+def close(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let nobody read a file. The tests may run as root, whom no mode keeps out."""
+    opened = Path.open
+
+    def refuse(path: Path, mode: str = "r", *arguments: Any, **more: Any) -> Any:
+        if path == copy and "r" in mode:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return opened(path, mode, *arguments, **more)
+
+    monkeypatch.setattr(Path, "open", refuse)
 
 
 def first_problem() -> tuple[ProblemKind, int | None]:
@@ -183,6 +196,12 @@ def test_an_entry_back_dated_before_it_is_sealed_is_found(sealed: list[AuditEntr
     assert first_problem() == (ProblemKind.BACK_DATED, batch_of(late))
 
 
+def test_what_people_do_while_it_is_verified_for_minutes_was_not_back_dated(sealed: list[AuditEntry]) -> None:
+    began = seals.Verification(seals.database_now() - timedelta(minutes=6))
+    write(1)
+    assert seals.verify(begun=began).is_sound
+
+
 def test_a_seal_that_was_altered_or_taken_away_is_named(sealed: list[AuditEntry]) -> None:
     number = batch_of(sealed[5])
     with unguarded():
@@ -257,6 +276,35 @@ def test_a_seal_goes_to_a_file_and_the_file_tells_when_the_end_of_the_chain_is_c
     assert seals.verify().is_sound
     with pytest.raises(CommandError, match="removed"):
         call_command("verify_audit", "--copy", str(copy), stdout=StringIO(), stderr=StringIO())
+
+
+def test_what_an_earlier_attempt_left_half_written_swallows_no_seal(settings: Settings, tmp_path: Path) -> None:
+    copy = tmp_path / "seals.jsonl"
+    settings.AUDIT_SEAL_TO = [f"file://{copy}"]
+    copy.write_text('{"entries": 12, "entries_sha256": "ab')  # the disk was full
+    write(1)
+    seals.seal()
+    write(1)
+    seals.seal()
+    assert seal_delivery.send_due() == 2
+    assert [seal["number"] for seal in seal_delivery.read_copies(copy)] == [1, 2]
+
+
+def test_a_file_that_may_only_be_added_to_is_said_not_to_be_compared(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / "seals.jsonl"
+    settings.AUDIT_SEAL_TO = [f"file://{copy}"]
+    write(1)
+    seals.seal()
+    seal_delivery.send_due()
+    close(copy, monkeypatch)
+    out = StringIO()
+    call_command("verify_audit", stdout=out)
+    assert f"not compared with {copy}, which cannot be read from here" in out.getvalue()
+    assert "Nothing was altered." in out.getvalue()
+    with pytest.raises(CommandError, match="cannot be read: Permission denied"):
+        call_command("verify_audit", "--copy", str(copy), stdout=StringIO())
 
 
 def test_a_seal_goes_by_mail(settings: Settings, mailoutbox: list[Any]) -> None:

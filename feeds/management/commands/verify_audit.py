@@ -39,6 +39,8 @@ class Command(BaseCommand):
             self.stdout.write(
                 _("last seal: %(number)d %(hash)s") % {"number": found.last_seal.number, "hash": found.last_seal.sha256}
             )
+        for path in seal_delivery.unreadable():
+            self.stdout.write(_("not compared with %s, which cannot be read from here") % path)
         for problem in found.problems:
             self.stderr.write(f"{problem.kind.label}: {problem.text}")
         if not found.is_sound:
@@ -48,6 +50,9 @@ class Command(BaseCommand):
 
 def _copies(paths: list[Path]) -> Iterator[dict[str, Any]]:
     for path in paths:
-        if not path.is_file():
-            raise CommandError(_("There is no file %s.") % path)
-        yield from seal_delivery.read_copies(path)
+        try:
+            yield from seal_delivery.read_copies(path)
+        except FileNotFoundError:
+            raise CommandError(_("There is no file %s.") % path) from None
+        except OSError as error:
+            raise CommandError(_("%(path)s cannot be read: %(why)s.") % {"path": path, "why": error.strerror}) from None
