@@ -18,7 +18,7 @@ from feeds import audit
 from feeds.audit import Actor
 from feeds.banking import mask
 from feeds.models import ApiKey, Approval, Company, Connection, Invitation, Operation, SourceAccount
-from feeds.services import door, imports, invitation_keys, invitations, mirror, onboarding
+from feeds.services import door, imports, invitation_keys, invitations, link_need, mirror, onboarding
 from feeds.services.door import Standing
 from feeds.services.errors import Refused
 from feeds.services.import_files import (
@@ -170,6 +170,9 @@ def _open(customer_number: str, wanted: Wanted | None, *, key: ApiKey, actor: Ac
         if session.state == SessionState.CONNECTED:
             return Opened(session, None, is_new)
         if invitation is None or invitation.expires_at - timezone.now() < SHORTEST:
+            if link_need.has_nothing_left(company):
+                # Every account is connected, though the onboarding is still at work: there is nothing to invite to.
+                return Opened(session, None, is_new)
             invitation = _invite(company, actor=actor)
             session = _session(company, invitation)
         address = invitation_keys.address(invitation, made_for=invitation_keys.API, actor=actor, at_most=LIVE_KEYS)

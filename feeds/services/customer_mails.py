@@ -17,11 +17,11 @@ from django.utils.translation import gettext as _
 
 from feeds import audit, queue
 from feeds.audit import Actor
-from feeds.models import Invitation, Mail
+from feeds.models import Company, Invitation, Mail
 from feeds.services import link_need, outbox
 from feeds.services.errors import Refused
 from feeds.services.invitation_keys import refuse_unless_live
-from feeds.states import InvitationPurpose, MailKind, Text
+from feeds.states import InvitationPurpose, MailKind, OnboardingState, Text
 
 OFFICE_HOURS = range(9, 17)
 """Hours of a working day, in the customer's zone, in which a reminder may go out."""
@@ -46,7 +46,8 @@ def kind_of(invitation: Invitation) -> MailKind:
 
 def draft(kind: MailKind, invitation: Invitation) -> Draft:
     """The mail in the invitation's language."""
-    with translation.override(invitation.mail_language):
+    # The last day of the link is one where the customer is.
+    with translation.override(invitation.mail_language), timezone.override(_zone(invitation)):
         subjects = {
             MailKind.INVITATION: _("Connect your bank feed to QuickBooks"),
             MailKind.REMINDER: _("Your bank feed is not connected yet"),
@@ -99,6 +100,7 @@ def remind() -> int:
     now = timezone.now()
     since = now - timedelta(days=settings.INVITATION_REMIND_DAYS)
     due = Invitation.objects.live(now).filter(sent_at__lte=since, reminded_at__isnull=True).select_related("company")
+    due = due.filter(company__gone_at__isnull=True).exclude(company__onboarding_state__in=_SHUT)
     # By whom it is day, before any is locked: those who sleep must not stand in the way of the others.
     rows = due.order_by("sent_at").only("company", "company__time_zone").iterator(chunk_size=2000)
     awake = [invitation.pk for invitation in rows if is_office_hour(now, _zone(invitation))]
@@ -110,7 +112,7 @@ def remind() -> int:
             invitation = Invitation.objects.select_for_update(of=("self",)).select_related("company").get(pk=pk)
             if invitation.reminded_at or not invitation.is_live(now) or not is_office_hour(now, _zone(invitation)):
                 continue
-            if link_need.has_nothing_left(invitation.company):
+            if link_need.has_nothing_left(invitation.company) or _is_shut(invitation.company):
                 continue
             invitation.reminded_at = now
             invitation.save(update_fields=["reminded_at", "updated_at"])
@@ -167,6 +169,14 @@ def _write(kind: MailKind, invitation: Invitation, *, key: str = "") -> None:
 def _bounced(address: str) -> bool:
     """Whether a mail to this address came back, whichever invitation it was about."""
     return Mail.objects.filter(to=address, bounced_at__isnull=False).exists()
+
+
+_SHUT = (OnboardingState.FAILED, OnboardingState.OFFBOARDED)
+
+
+def _is_shut(company: Company) -> bool:
+    """Whether the link leads nowhere until staff act: it is off-boarded, was refused, or Codat no longer has it."""
+    return company.gone_at is not None or company.onboarding_state in _SHUT
 
 
 def _is_waiting(invitation: Invitation) -> bool:

@@ -134,7 +134,8 @@ def find(key: str, *, address: str, asks: bool = False) -> Invitation | None:
     found = (
         InvitationKey.objects.filter(digest=invitation_keys.digest(key)).select_related("invitation__company").first()
     )
-    if found is not None and found.invitation.opens_page(timezone.now()):
+    is_ended = found is not None and found.made_for == invitation_keys.ENDED
+    if found is not None and not is_ended and found.invitation.opens_page(timezone.now()):
         return found.invitation
     # One transaction, so that committing takes the same time whether or not the key was ever one.
     with transaction.atomic():

@@ -28,6 +28,10 @@ CUSTOMER = Actor(name="customer", source="connect page")
 KEY_BYTES = 32
 SHOWN, MAILED, API = "screen", "mail", "api"
 """What a key was made for."""
+ENDED = "ended"
+"""What a key was made for that newer ones have ended: it opens nothing, but its holder guesses nothing and may ask."""
+ENDED_KNOWN = 100
+"""So many of those are known of one invitation."""
 TOLD_FOR = timedelta(days=1)
 """So long staff are told nothing more of a customer who asks for a new link and asks again."""
 KEPT_FOR = timedelta(days=90)
@@ -64,9 +68,11 @@ def address(invitation: Invitation, *, made_for: str, actor: Actor, at_most: int
 
 
 def _keep_newest(invitation: Invitation, made_for: str, at_most: int) -> None:
-    mine = InvitationKey.objects.filter(invitation=invitation, made_for=made_for).order_by("-pk")
+    # A program that asks on each click must not fill the table: of those that ended so, only the newest are known.
+    mine = InvitationKey.objects.filter(invitation=invitation, made_for__in=(made_for, ENDED)).order_by("-pk")
     older = list(mine.values_list("pk", flat=True)[at_most:])
-    InvitationKey.objects.filter(pk__in=older).delete()
+    InvitationKey.objects.filter(pk__in=older[:ENDED_KNOWN]).update(made_for=ENDED)
+    InvitationKey.objects.filter(pk__in=older[ENDED_KNOWN:]).delete()
 
 
 def prune() -> int:

@@ -148,15 +148,22 @@ def renew(invitation: Invitation, *, actor: Actor, days: int | None = None) -> I
     """Another one in its place, to the same person for the same purpose. Raises Refused."""
     if invitation.connected_at is not None:
         raise Refused(_("The customer is connected: there is nothing to renew."))
-    return invite(
-        invitation.company,
-        purpose=InvitationPurpose(invitation.purpose),
-        contact_name=invitation.contact_name,
-        contact_email=invitation.contact_email,
-        language=invitation.language,
-        actor=actor,
-        days=days,
-    )
+    with transaction.atomic():
+        company = Company.objects.select_for_update().get(pk=invitation.company_id)
+        live = Invitation.objects.live(timezone.now()).filter(company=company, purpose=invitation.purpose)
+        if live.exclude(pk=invitation.pk).exists():
+            # Somebody was quicker: another one would end the link that they have handed over.
+            why = _("It has an invitation that still works. Send that one again, or renew it, on its own page.")
+            raise Refused(why)
+        return invite(
+            company,
+            purpose=InvitationPurpose(invitation.purpose),
+            contact_name=invitation.contact_name,
+            contact_email=invitation.contact_email,
+            language=invitation.language,
+            actor=actor,
+            days=days,
+        )
 
 
 def end_expired() -> int:
@@ -251,13 +258,11 @@ def observe(companies: Collection[Company]) -> None:
 
 
 def progress(company: Company) -> tuple[int, int]:
-    """How many of the company's accounts QuickBooks reads, and how many there are in Codat."""
-    statuses = list(
-        SourceAccount.objects.filter(company=company, gone_at__isnull=True, connection__isnull=False).values_list(
-            "status", flat=True
-        )
-    )
-    return statuses.count(AccountStatus.CONNECTED), len(statuses)
+    """How many of the company's accounts QuickBooks reads, and how many there are, on their way to Codat included."""
+    accounts = SourceAccount.objects.filter(company=company, gone_at__isnull=True)
+    held = list(accounts.values_list("status", "connection"))
+    connected = sum(status == AccountStatus.CONNECTED and connection is not None for status, connection in held)
+    return connected, len(held)
 
 
 def _has_heard(invitation: Invitation) -> bool:

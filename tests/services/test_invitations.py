@@ -22,6 +22,7 @@ from feeds.states import (
     InvitationPurpose,
     InvitationState,
     MailKind,
+    OnboardingState,
 )
 from tests.factories import CompanyFactory, ConnectionFactory, InvitationFactory, SourceAccountFactory, UserFactory
 from tests.services.grid import RM
@@ -201,3 +202,32 @@ def test_the_form_says_that_there_is_nothing_left_to_connect(purpose: Invitation
     answer = admin.post(address, form, follow=True)
     assert "Every account is connected: there is nothing to invite to." in answer.content.decode()
     assert not Invitation.objects.exists()
+
+
+def test_an_account_on_its_way_to_codat_keeps_the_invitation_open() -> None:
+    connection = ConnectionFactory(linked=True)
+    company = connection.company
+    company.onboarding_state = OnboardingState.LINKED
+    company.save()
+    SourceAccountFactory(company=company, connection=connection, status=AccountStatus.CONNECTED)
+    added = SourceAccountFactory(company=company)  # not in Codat yet
+    invitation = invitations.invite_contact(company, purpose=InvitationPurpose.ADD_ACCOUNTS, actor=RM)
+    path = path_of(invitation)
+    tasks.send_mails()
+    readings.after_reading(Company.objects.get(pk=company.pk))  # the poller comes by
+    assert not Mail.objects.filter(kind=MailKind.CONNECTED).exists()
+    added.connection, added.status = connection, AccountStatus.PENDING
+    added.save()
+    page = Client().get(path).content.decode()
+    assert "Connect bank feeds" in page
+    assert "done its work" not in page
+
+
+def test_renewing_what_was_renewed_already_does_not_kill_the_newer_link() -> None:
+    first = InvitationFactory()
+    stale = Invitation.objects.get(pk=first.pk)
+    second = invitations.renew(first, actor=RM)
+    path = path_of(second)  # mailed by the first colleague
+    with pytest.raises(Refused):
+        invitations.renew(stale, actor=RM)
+    assert Client().get(path).status_code == 200
