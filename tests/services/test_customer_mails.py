@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -21,7 +21,7 @@ from feeds.models import Invitation, InvitationKey, Mail
 from feeds.services import customer_mails, door, incidents, invitations, outbox
 from feeds.services.door import Closed
 from feeds.services.outbox import LINK_MARK
-from feeds.states import InvitationPurpose, InvitationState, MailKind, MailState
+from feeds.states import InvitationPurpose, InvitationState, MailKind, MailState, OnboardingState
 from tests.factories import CompanyFactory, IncidentFactory, InvitationFactory, MailFactory, UserFactory
 from tests.services.grid import RM
 
@@ -272,3 +272,21 @@ def test_a_mail_that_failed_can_be_sent_again_with_a_fresh_link() -> None:
     outbox.send_again(Mail.objects.get(), actor=RM)
     tasks.send_mails()
     assert LINK.search(str(went_out().body))
+
+
+def test_an_off_boarded_customer_is_not_reminded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(customer_mails, "is_office_hour", lambda _at, _zone: True)
+    now = timezone.now()
+    company = CompanyFactory(in_codat=True, gone_at=now, onboarding_state=OnboardingState.OFFBOARDED)
+    InvitationFactory(company=company, sent_at=now - timedelta(days=6))
+    assert tasks.remind_customers() == "0 reminded"
+
+
+@pytest.mark.parametrize(
+    ("zone", "day"), [("America/Vancouver", "Dec. 14, 2026"), ("America/Toronto", "Dec. 15, 2026")]
+)
+def test_the_last_day_is_one_on_which_the_link_works_where_the_customer_is(zone: str, day: str) -> None:
+    over = datetime(2026, 12, 15, 6, 30, tzinfo=UTC)  # 01:30 in Toronto, 22:30 the day before in Vancouver
+    invitation = InvitationFactory(company__time_zone=zone, expires_at=over)
+    body = customer_mails.draft(MailKind.INVITATION, invitation).body
+    assert f"until {day}" in body or f"until {day.replace('Dec.', 'December')}" in body, body
