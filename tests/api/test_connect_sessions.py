@@ -16,9 +16,10 @@ from django.test import Client
 from django.utils import timezone
 from pytest_django.fixtures import Settings
 
+from feeds import tasks
 from feeds.models import AuditEntry, Company, Invitation, InvitationKey, Operation
 from feeds.services import connect_sessions, invitation_keys, invitations, onboarding, roles, sync
-from feeds.states import InvitationPurpose, OnboardingState
+from feeds.states import AccountStatus, InvitationPurpose, OnboardingState
 from tests.api.conftest import ADA, MakeKey, Program, customer, request_for
 from tests.api.test_problems import known, places, refused
 from tests.factories import CompanyFactory, ConnectionFactory, SourceAccountFactory, UserFactory
@@ -355,3 +356,27 @@ def test_an_answer_is_json_that_the_bank_can_read(program: Program) -> None:
         "customer_number", "state", "connected_accounts", "total_accounts", "accounts", "expires_at", "as_of",
         "connect_url",
     }  # fmt: skip
+
+
+def test_a_known_customer_with_nothing_left_is_no_fault_of_ours_while_onboarding_goes_on(program: Program) -> None:
+    connection = ConnectionFactory(linked=True, company__onboarding_state=OnboardingState.QUEUED)
+    SourceAccountFactory(company=connection.company, connection=connection, status=AccountStatus.CONNECTED)
+    program.client.raise_request_exception = False
+    answer = program.post({"customer_number": connection.company.customer_number})
+    assert answer.status_code == 200, answer.content
+
+
+def test_a_tab_with_an_older_link_of_the_application_does_not_lock_the_network_out(program: Program) -> None:
+    connection = ConnectionFactory()
+    SourceAccountFactory(company=connection.company, connection=connection, status=AccountStatus.PENDING)
+    number = {"customer_number": connection.company.customer_number}
+    tab = urlsplit(program.post(number).json()["connect_url"]).path
+    for _ in range(10):
+        newest = urlsplit(program.post(number).json()["connect_url"]).path
+    customer = Client()
+    assert customer.get(tab).status_code == 404
+    for _ in range(30):
+        customer.get(tab)
+    assert customer.get(newest).status_code == 200
+    customer.post(tab)
+    assert tasks.end_invitations() == "0 ended, 1 asked for a new link, 0 keys forgotten"
