@@ -50,7 +50,9 @@ def tonight() -> str:
     So one that had to wait for links in customers' hands is made as soon as it may, and not a day later.
     """
     lately = DriftReport.objects.filter(started_at__gt=timezone.now() - EVERY)
-    if lately.exists() and not listing.is_under_way(NAME):
+    # One that stood still for too long is begun anew: it had an end neither way.
+    ended = lately.exclude(finished_at__isnull=True, error="")
+    if ended.exists() and not listing.is_under_way(NAME):
         return "done lately"
     return run()
 

@@ -86,8 +86,11 @@ def run(walk: Walk) -> Outcome:
 
     One that is under way goes on; a new one begins when `quiet` allows it.
     """
-    if not is_under_way(walk.name) and not quiet.is_time(walk.name):
-        return Outcome.WAITING
+    if not is_under_way(walk.name):
+        if not budget.may_spend(Priority.HEALTHY):
+            return Outcome.POSTPONED  # nothing is begun that could not read its first page
+        if not quiet.is_time(walk.name):
+            return Outcome.WAITING
     token = _claim(walk)
     if token is None:
         return Outcome.HELD

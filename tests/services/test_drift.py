@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from datetime import timedelta
 
 import pytest
 from django.utils import timezone
@@ -10,7 +11,16 @@ from django.utils import timezone
 from feeds import mapping
 from feeds.audit import Actor
 from feeds.codat.client import CodatClient
-from feeds.models import AuditEntry, Company, Connection, DriftFinding, DriftReport, ListingWalk, SourceAccount
+from feeds.models import (
+    AuditEntry,
+    CodatQuota,
+    Company,
+    Connection,
+    DriftFinding,
+    DriftReport,
+    ListingWalk,
+    SourceAccount,
+)
 from feeds.services import drift, listing, sync
 from feeds.services.errors import Refused
 from feeds.states import ConnectionStatus, DriftKind, OnboardingState, SeenBy
@@ -229,3 +239,39 @@ def test_only_what_is_missing_here_can_be_adopted(codat: SandboxProcess, portal:
     compare()
     with pytest.raises(Refused, match="nothing to adopt"):
         drift.adopt(DriftFinding.objects.get(), actor=RM, manager=None)
+
+
+def an_hour_later() -> None:
+    """The comparison that was begun has stood still for more than an hour."""
+    for report in DriftReport.objects.all():
+        DriftReport.objects.filter(pk=report.pk).update(started_at=report.started_at - timedelta(minutes=61))
+    for walk in ListingWalk.objects.filter(started_at__isnull=False):
+        ListingWalk.objects.filter(pk=walk.pk).update(started_at=walk.started_at - timedelta(minutes=61))
+
+
+def test_a_comparison_that_had_no_quota_is_made_when_there_is_some(codat: SandboxProcess) -> None:
+    seed(codat, 3, accounts=1)
+    CodatQuota.objects.create(limit=1000, remaining=0, read_at=timezone.now())
+    assert drift.tonight() == listing.Outcome.POSTPONED.value
+    assert not DriftReport.objects.exists()
+    CodatQuota.objects.all().delete()
+    an_hour_later()
+    assert drift.tonight() == listing.Outcome.COMPLETE.value
+
+
+def test_a_comparison_whose_worker_died_is_made_the_same_night(
+    codat: SandboxProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        """What no handler of ours catches."""
+
+    def die(*_arguments: object) -> None:
+        raise Killed
+
+    seed(codat, 3, accounts=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(drift, "_follow_links", die)
+        with pytest.raises(Killed):
+            drift.tonight()
+    an_hour_later()
+    assert drift.tonight() == listing.Outcome.COMPLETE.value
