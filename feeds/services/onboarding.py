@@ -256,8 +256,22 @@ def _plan(company: Company) -> Operation | None:
         mirror.set_onboarding(company, OnboardingState.LINKED if linked else OnboardingState.LINK_READY)
         return None
     kind, payload = step
+    if kind == OperationKind.REFRESH_LINK and _gave_no_link(company):
+        mirror.set_onboarding(company, OnboardingState.FAILED, _("Codat gave no link for this connection."))
+        return None
     actor = Actor(name=company.onboarding_by_name, source=company.onboarding_source, user=company.onboarding_by)
     return ledger.write(kind, company, connection=connection, actor=actor, payload=payload)
+
+
+def _gave_no_link(company: Company) -> bool:
+    """Whether the link was fetched in vain: two fetches may be needed (see `mirror`), a third brings nothing more."""
+    fetched = Operation.objects.filter(
+        company=company,
+        kind=OperationKind.REFRESH_LINK,
+        state=OperationState.SUCCEEDED,
+        created_at__gte=company.onboarding_changed_at or company.created_at,
+    )
+    return fetched.count() >= 2
 
 
 def _missing_step(company: Company, connection: Connection | None) -> tuple[OperationKind, dict[str, Any]] | None:

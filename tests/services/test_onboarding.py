@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from django.utils import timezone
 
 from feeds.audit import Actor
+from feeds.codat import schemas
 from feeds.models import Company
 from feeds.services import gateway, links, onboarding, sync
 from feeds.services.errors import Refused
 from feeds.states import OnboardingState
-from tests.factories import CompanyFactory, SourceAccountFactory
+from tests.factories import CompanyFactory, ConnectionFactory, SourceAccountFactory
 from tests.sandbox_process import SandboxProcess
 
 RM = Actor(name="Rita Moreau", source="test")
@@ -73,3 +75,45 @@ def test_a_link_that_could_not_be_refreshed_is_forgotten_once_another_reply_brin
     onboarding.request(company, actor=RM)
     drain_queue()
     assert onboarding.steps(Company.objects.get())[-1].meaning == onboarding.THERE
+
+
+class WithoutLink:
+    """A Codat that knows the connection and gives no link to it."""
+
+    def __init__(self, status: str) -> None:
+        self.calls = 0
+        self.status = status
+
+    def list_connections(self, _company_id: str) -> list[schemas.Connection]:
+        """The one connection. Raises RuntimeError when it is asked for ever."""
+        self.calls += 1
+        if self.calls > 20:
+            raise RuntimeError("more than twenty calls")
+        return [
+            schemas.connection(
+                {
+                    "id": "conn-1", "status": self.status, "sourceType": "BankFeed", "platformName": "x",
+                    "integrationId": "i", "integrationKey": "hcws", "sourceId": "s", "created": "2026-01-01T00:00:00Z",
+                },
+                timezone.now(),
+            )
+        ]  # fmt: skip
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("status", ["PendingAuth", "Linked"])
+def test_a_link_that_codat_does_not_give_is_not_asked_for_for_ever(
+    status: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    company = CompanyFactory(in_codat=True, onboarding_state=OnboardingState.QUEUED)
+    connection = ConnectionFactory(company=company, codat_id="conn-1", status=status)
+    SourceAccountFactory(company=company, connection=connection, status="pending")
+    codat = WithoutLink(status)
+    monkeypatch.setattr(gateway, "client", lambda: codat)
+    onboarding.advance(company.pk)
+    company.refresh_from_db()
+    assert codat.calls <= 3
+    assert (company.onboarding_state, company.onboarding_error) == (
+        OnboardingState.FAILED,
+        "Codat gave no link for this connection.",
+    )
