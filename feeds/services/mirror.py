@@ -180,7 +180,8 @@ def mark_gone(row: Company | Connection | SourceAccount) -> None:
         row.save(update_fields=["gone_at", "link_url", "link_expires_at", "updated_at"])
     else:
         row.save(update_fields=["gone_at", "updated_at"])
-    if not isinstance(row, Company):
+    # An account that went with its connection has been told of with it.
+    if isinstance(row, Connection) or (isinstance(row, SourceAccount) and row.connection_id is not None):
         _note_status(row, row.status, GONE, row.gone_at, row.read_at)
     if isinstance(row, Connection):
         for account in SourceAccount.objects.filter(connection=row, gone_at__isnull=True):

@@ -303,7 +303,9 @@ class DeleteAccount:
             text = _("Was already gone in Codat.")
 
         def record() -> str:
-            mirror.mark_gone(account)
+            account.refresh_from_db()
+            if account.gone_at is None:  # else a reading has seen it already
+                mirror.mark_gone(account)
             return text
 
         return record

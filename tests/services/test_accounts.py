@@ -11,8 +11,8 @@ import pytest
 import requests
 from pytest_django.fixtures import Settings
 
-from feeds.models import AuditEntry, Company, Operation, SourceAccount
-from feeds.services import accounts, onboarding, sync
+from feeds.models import AuditEntry, Company, Operation, SourceAccount, StatusEvent
+from feeds.services import accounts, connections, mirror, onboarding, sync
 from feeds.services.errors import Refused
 from feeds.states import AccountStatus, OnboardingState, OperationKind, OperationState
 from tests.conftest import point_product_at
@@ -507,3 +507,31 @@ def test_who_saw_a_whole_number_is_recorded_and_the_number_is_not(db: None) -> N
     entry = AuditEntry.objects.get(event="account_number_revealed")
     assert (entry.actor_name, entry.object_pk) == (RM.name, str(account.pk))
     assert "900417733218" not in str(AuditEntry.objects.values())
+
+
+def test_an_account_that_went_with_its_connection_is_deleted_without_a_fault(
+    codat: SandboxProcess, onboard: Onboard, drain_queue: Drain
+) -> None:
+    company = onboard()
+    account = company.source_accounts.order_by("pk")[0]
+    assert account.connection is not None
+    connections.delete(account.connection, actor=RM, reason="They left.")
+    operation = accounts.delete(account, actor=RM, reason="They left.")
+    drain_queue()
+    operation.refresh_from_db()
+    assert (operation.state, operation.error) == (OperationState.SUCCEEDED, "")
+    assert StatusEvent.objects.filter(account=account, new="gone").count() == 1
+
+
+def test_that_an_account_is_gone_is_told_once_though_a_reading_saw_it_first(
+    codat: SandboxProcess, onboard: Onboard, drain_queue: Drain
+) -> None:
+    company = onboard()
+    account = company.source_accounts.order_by("pk")[0]
+    assert account.connection is not None
+    operation = accounts.delete(account, actor=RM, reason="They left.")
+    mirror.apply_listing(account.connection, [])  # a poll comes first
+    drain_queue()
+    operation.refresh_from_db()
+    assert operation.state == OperationState.SUCCEEDED
+    assert StatusEvent.objects.filter(account=account, new="gone").count() == 1
