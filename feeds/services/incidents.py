@@ -39,7 +39,10 @@ def detect() -> Incident | None:
     if current() is None and _loose_breaks(timezone.now()).count() <= settings.INCIDENT_THRESHOLD:
         return None
     with transaction.atomic():
-        incident, is_new = _the_open_one()
+        found = _the_open_one()
+        if found is None:
+            return None
+        incident, is_new = found
         _join(incident)
         _hold(incident)
         if is_new:
@@ -72,11 +75,16 @@ def _loose_breaks(at: datetime) -> QuerySet[Case]:
     return Case.objects.filter(incident__isnull=True, broke_at__gt=at - window)
 
 
-def _the_open_one() -> tuple[Incident, bool]:
-    """The incident that is not released, locked, and whether it is new. The database allows one at a time."""
+def _the_open_one() -> tuple[Incident, bool] | None:
+    """The incident that is not released, locked, and whether it is new. The database allows one at a time.
+
+    None when the one that was open has just been released, and what broke since makes no other.
+    """
     open_ones = Incident.objects.select_for_update().filter(released_at__isnull=True)
     if (incident := open_ones.first()) is not None:
         return incident, False
+    if _loose_breaks(timezone.now()).count() <= settings.INCIDENT_THRESHOLD:
+        return None
     try:
         with transaction.atomic():
             return Incident.objects.create(opened_at=timezone.now()), True

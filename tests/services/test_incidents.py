@@ -192,3 +192,19 @@ def test_of_two_who_release_at_once_one_is_told_that_it_is_released() -> None:
     results = at_once(lambda: incidents.release(incident, first), lambda: incidents.release(incident, second))
     assert sorted(type(result).__name__ for result in results) == ["NoneType", "Refused"]
     assert Mail.objects.filter(kind="incident_released").count() == 1
+
+
+def test_one_that_is_released_while_mails_are_sent_is_followed_by_no_empty_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    incident = Incident.objects.create(opened_at=timezone.now())
+    looked = incidents._the_open_one
+
+    def released_first() -> tuple[Incident, bool] | None:
+        incidents.release(incident, lead())
+        return looked()
+
+    monkeypatch.setattr(incidents, "_the_open_one", released_first)
+    assert incidents.detect() is None
+    assert list(Incident.objects.all()) == [incident]
+    assert not Mail.objects.filter(kind="incident_opened").exists()
