@@ -232,7 +232,8 @@ def apply(webhook_pk: int, attempt: int) -> str:
 
 def _apply_to(company: Company, event: WebhookEvent) -> str:
     if not budget.may_spend(Priority.WEBHOOK, sync.CALLS_EACH):
-        _postpone(_waiting(event.codat_company_id))
+        # Its own date lies ahead: it was moved when the task was queued.
+        _postpone(_waiting(event.codat_company_id), Q(pk=event.pk))
         return "postponed: no quota to spare"
     claim = _claim(company.pk, event)
     if claim is None:
@@ -288,10 +289,11 @@ def _claim(company_id: int, event: WebhookEvent) -> _Claim | None:
     return _Claim(company, event, through, until)
 
 
-def _postpone(events: QuerySet[WebhookEvent]) -> int:
+def _postpone(events: QuerySet[WebhookEvent], also: Q | None = None) -> int:
     """Let webhooks whose time has come wait for quota; how many. That is no failed attempt, and none is lost."""
     now = timezone.now()
-    return events.filter(Q(attempts=0) | Q(due_at__lte=now)).update(
+    due = Q(attempts=0) | Q(due_at__lte=now)
+    return events.filter(due if also is None else due | also).update(
         postponed_since=Coalesce("postponed_since", now),
         due_at=now + POSTPONED_FOR,
         error=_("Postponed: what is left of Codat's quota is kept for people."),

@@ -750,3 +750,15 @@ class TestHealth:
             WebhookEventFactory(state=state)
         with django_assert_max_num_queries(5):
             inbox.lag()
+
+
+def test_a_webhook_that_failed_once_is_postponed_like_the_others() -> None:
+    company = CompanyFactory(in_codat=True)
+    CodatQuota.objects.create(limit=1000, remaining=0, read_at=timezone.now())
+    event = WebhookEventFactory(
+        codat_company_id=company.codat_id, attempts=1, due_at=timezone.now() - timedelta(seconds=1)
+    )
+    assert inbox.sweep() == 1
+    assert inbox.apply(event.pk, 1).startswith("postponed")
+    event.refresh_from_db()
+    assert event.postponed_since is not None
