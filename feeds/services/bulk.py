@@ -101,7 +101,7 @@ def _in_order(company_ids: Sequence[int]) -> list[Company]:
     living = SourceAccount.objects.filter(gone_at__isnull=True).order_by("pk")
     prefetch = Prefetch("source_accounts", queryset=living, to_attr="living_accounts")
     found = Company.objects.prefetch_related(prefetch).in_bulk(company_ids)
-    return [found[company_id] for company_id in company_ids]
+    return [found[company_id] for company_id in company_ids if company_id in found]  # a draft may be deleted meanwhile
 
 
 def _accounts(company: Company) -> list[SourceAccount]:

@@ -169,7 +169,15 @@ def _csv_line(label: str, header: Sequence[str], cells: Sequence[str]) -> Line:
     if len(cells) != len(header):
         message = _("The row has %(cells)d cells, the header %(names)d. Put cells that hold the separator in quotes.")
         raise bad_file(message % {"cells": len(cells), "names": len(header)}, row=label)
-    return Line(label, {name: cell.strip() for name, cell in zip(header, cells, strict=True)})
+    named = zip(header, cells, strict=True)
+    return Line(label, {name: _storable(label, name, cell.strip()) for name, cell in named})
+
+
+def _storable(row: str, name: str, text: str) -> str:
+    """The text, unless no database takes it: a NUL, or half of a character."""
+    if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
+        raise bad_file(_("The value holds a character that cannot be stored."), row=row, column=name)
+    return text
 
 
 def _check_names(names: Sequence[str], row: str) -> None:
@@ -191,7 +199,7 @@ _JsonObject: TypeAlias = dict[str, Any]
 def _read_json(text: str) -> Iterator[Line]:
     try:
         data = json.loads(text, parse_float=Decimal)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise bad_file(_("This is not readable as JSON: %s.") % error) from error
     if not isinstance(data, list):
         raise bad_file(_("The file must hold a list of customers, each with its accounts."))
@@ -225,7 +233,7 @@ def _text(row: str, name: str, value: object) -> str:
     if value is None:
         return ""
     if isinstance(value, str):
-        return value.strip()
+        return _storable(row, name, value.strip())
     is_number = isinstance(value, int | Decimal) and not isinstance(value, bool)
     if is_number and name == "balance":
         return str(value)

@@ -15,10 +15,10 @@ from django.test.utils import CaptureQueriesContext
 
 from feeds.audit import Actor
 from feeds.models import AuditEntry, Company, SourceAccount
-from feeds.services import import_files, imports
+from feeds.services import bulk, import_files, imports
 from feeds.services.import_files import BadFile, Table
 from feeds.states import AccountType, Country, Language
-from tests.factories import ConnectionFactory, SourceAccountFactory, UserFactory
+from tests.factories import CompanyFactory, ConnectionFactory, SourceAccountFactory, UserFactory
 from tests.history import last_entry
 
 SAMPLE = Path(__file__).resolve().parents[2] / "docs/sample"
@@ -407,3 +407,28 @@ def test_an_account_deleted_in_codat_can_be_added_again_under_another_id(in_coda
 def test_further_accounts_of_a_customer_in_codat_are_added(in_codat: SourceAccount) -> None:
     outcome = imports.store(table({}, {}), actor=CLI)
     assert (outcome.counts.created, outcome.counts.unchanged) == (1, 2)
+
+
+@pytest.mark.parametrize("text", ["\ud800", "a\x00b"], ids=["half a character", "a NUL"])
+@pytest.mark.parametrize("column", ["customer_number", "contact_name", "account_name"])
+def test_what_no_database_takes_is_named_by_row_and_column(column: str, text: str) -> None:
+    is_of_account = {name: name.startswith("account") or name == "currency" for name in ROW}
+    changed = ROW | {column: text}
+    customer = {name: value for name, value in changed.items() if not is_of_account[name]}
+    account = {name: value for name, value in changed.items() if is_of_account[name]}
+    (problem,) = refusal("f.json", json.dumps([customer | {"accounts": [account]}]).encode())
+    assert (problem.column, problem.reason) == (column, "The value holds a character that cannot be stored.")
+    assert problem.row
+
+
+def test_json_that_is_nested_without_end_is_a_problem_of_the_file() -> None:
+    (problem,) = refusal("f.json", b"[" * 200_000)
+    assert problem.reason.startswith("This is not readable as JSON")
+
+
+@pytest.mark.django_db
+def test_a_draft_that_is_deleted_while_the_command_waits_is_left_out_of_the_report() -> None:
+    deleted, other = CompanyFactory(), CompanyFactory()
+    keys = [deleted.pk, other.pk]
+    deleted.delete()
+    assert [line.customer_number for line in bulk.report(keys, refused={})] == [other.customer_number]
