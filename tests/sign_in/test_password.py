@@ -115,6 +115,50 @@ def test_a_person_changes_the_password_in_the_admin_and_the_history_has_it() -> 
     assert new not in str(list(AuditEntry.objects.values_list("changes", "additional_data")))
 
 
+def _change(client: Client, old: str) -> Any:
+    new = "another long invented phrase"
+    data = {"old_password": old, "new_password1": new, "new_password2": new}
+    return client.post(reverse("admin:password_change"), data)
+
+
+def test_an_open_session_does_not_guess_its_own_password_without_end_and_each_guess_is_in_the_history() -> None:
+    user = UserFactory(username="robin")
+    client = Client()
+    log_in(client, "robin")
+    answers = [_change(client, f"wrong {number}") for number in range(5)]
+    assert "Your old password was entered incorrectly" in answers[3].content.decode()
+    answers.append(_change(client, PASSWORD))
+    for answer in answers[4:]:
+        assert answer.status_code == 200
+        assert "Too many tries. Wait some minutes, then try again." in answer.content.decode()
+    user.refresh_from_db()
+    assert user.check_password(PASSWORD)
+    assert is_in(client)
+    failed = AuditEntry.objects.filter(event="sign_in_failed", object_pk=str(user.pk))
+    assert failed.count() == 6
+    assert AuditEntry.objects.filter(event="sign_in_locked", object_pk=str(user.pk)).exists()
+
+
+def test_guesses_at_ones_own_password_count_together_with_those_at_the_door() -> None:
+    UserFactory(username="robin")
+    client = Client()
+    log_in(client, "robin")
+    for number in range(5):
+        _change(client, f"wrong {number}")
+    assert log_in(Client(), "robin").status_code == 429
+    assert client.post(reverse("account_reauthenticate"), {"password": PASSWORD}).status_code == 429
+
+
+def test_where_passwords_are_switched_off_nobody_changes_one(settings: Any) -> None:
+    user = UserFactory(username="robin")
+    client = Client()
+    log_in(client, "robin")
+    settings.PASSWORD_SIGN_IN = False
+    assert "Passwords are switched off here." in _change(client, PASSWORD).content.decode()
+    user.refresh_from_db()
+    assert user.check_password(PASSWORD)
+
+
 @pytest.mark.parametrize("weak", ["short", "password1234", "robin@bank.example", "123456789012"])
 def test_a_weak_password_is_refused(weak: str) -> None:
     UserFactory(username="robin", first_name="Robin", last_name="Hall")
