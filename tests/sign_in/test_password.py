@@ -65,6 +65,13 @@ def test_a_wrong_password_an_unknown_name_and_somebody_who_may_not_are_told_the_
     assert all(answer == answers[0] for answer in answers)
 
 
+@pytest.mark.parametrize("typed", ["robin", "ROBIN", "Robin"])
+def test_a_failure_stands_in_the_story_of_whose_name_it_was_in_whatever_capitals(typed: str) -> None:
+    user = UserFactory(username="robin")
+    log_in(Client(), typed, "not the password")
+    assert AuditEntry.objects.get(event="sign_in_failed").object_pk == str(user.pk)
+
+
 @pytest.mark.parametrize("lost", ["is_active", "is_staff"])
 def test_who_may_no_more_is_out_with_the_next_request(lost: str) -> None:
     user = UserFactory(username="robin")
