@@ -41,11 +41,15 @@ class OwnPasswordForm(AdminPasswordChangeForm):
         if not settings.PASSWORD_SIGN_IN:
             raise ValidationError(_("Passwords are switched off here."))
         old_password: str = self.cleaned_data["old_password"]
-        if get_adapter().reauthenticate(self.user, old_password):
-            return old_password
-        if getattr(context.request, "axes_locked_out", False):
+        request = context.request
+        try:
+            is_right = get_adapter().reauthenticate(self.user, old_password)
+        finally:
             # Who is signed in stays on this page; the lock's own is for those at the door.
-            context.request.axes_locked_out = False
+            is_locked, request.axes_locked_out = getattr(request, "axes_locked_out", False), False
+        if is_right:
+            return old_password
+        if is_locked:
             raise get_adapter().validation_error("too_many_login_attempts")
         raise ValidationError(self.error_messages["password_incorrect"], code="password_incorrect")
 

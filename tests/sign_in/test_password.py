@@ -156,6 +156,16 @@ def test_guesses_at_ones_own_password_count_together_with_those_at_the_door() ->
     assert client.post(reverse("account_reauthenticate"), {"password": PASSWORD}).status_code == 429
 
 
+def test_where_a_name_is_guessed_at_the_page_of_ones_own_password_says_so_too(settings: Any) -> None:
+    settings.ACCOUNT_RATE_LIMITS = {**settings.ACCOUNT_RATE_LIMITS, "password_failed": "3/h/key"}
+    UserFactory(username="robin")
+    client = Client()
+    log_in(client, "robin")
+    answers = [_change(client, f"wrong {number}") for number in range(7)]
+    assert [answer.status_code for answer in answers] == [200] * 7
+    assert ["Too many tries" in answer.content.decode() for answer in answers] == [False] * 3 + [True] * 4
+
+
 def test_where_passwords_are_switched_off_nobody_changes_one(settings: Any) -> None:
     user = UserFactory(username="robin")
     client = Client()
