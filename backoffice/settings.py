@@ -327,7 +327,8 @@ ACCOUNT_RATE_LIMITS = {
     "login": "60/m/ip",
     # Wrong codes of one person's second factor.
     "login_failed": "5/5m/key",
-    # Wrong passwords for one name from any number of addresses; from one address the lock-out below comes first.
+    # Wrong passwords for one name from any number of addresses (and beyond them, from one that its person uses); from
+    # one address the lock-out below comes first. See feeds/services/guesses.py.
     "password_failed": "30/h/key",
 }
 MFA_ADAPTER = "feeds.sign_in.second_factors.SecondFactorAdapter"

@@ -455,7 +455,7 @@ def _signed_out(sender: Any, request: HttpRequest | None, user: User | None, **_
 
 def _sign_in_failed(sender: Any, credentials: dict[str, Any], request: HttpRequest | None = None, **_kw: Any) -> None:
     """Whose name was tried. A name that nobody has is not kept: it may be a password, typed one field too early."""
-    tried = User.objects.filter(username=str(credentials.get("username", ""))[:150]).first()
+    tried = User.objects.filter(username__iexact=str(credentials.get("username", ""))[:150]).first()
     with acting(replace(Actor.person(AnonymousUser(), source="admin"), remote_addr=_address(request))):
         record("sign_in_failed", tried, text="" if tried else "unknown user name")
 

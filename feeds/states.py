@@ -1003,6 +1003,7 @@ EVENT_LABELS: dict[str, Text] = {
     "mail_resent": _("mail sent again"),
     "mail_sent": _("mail sent"),
     "passkey_used": _("passkey used"),
+    "passwords_guessed": _("too many passwords tried"),
     "recovery_code_used": _("recovery code used"),
     "recovery_codes_made": _("recovery codes made"),
     "second_factor_added": _("second factor added"),

@@ -42,7 +42,7 @@ KEEPERS: dict[str, frozenset[str]] = {
     "django_q": frozenset({"feeds.queue"}),
     # The model has to be a subclass of the library's; everything else goes through feeds.audit.
     "auditlog": frozenset({"feeds.audit", "feeds.models.audit_entry"}),
-    "allauth": frozenset({"feeds.sign_in", "feeds.services.second_factors"}),
+    "allauth": frozenset({"feeds.sign_in", "feeds.services.guesses", "feeds.services.second_factors"}),
     "axes": frozenset({"feeds.sign_in", "feeds.services.lockouts", "feeds.models.sign_in_lock"}),
     "cryptography": frozenset({"feeds.services.second_factors"}),
     "ninja": frozenset({"feeds.api"}),

@@ -9,13 +9,16 @@ from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from django.core.management import call_command
 from django.test import Client
+from django.urls import reverse
 
 from feeds.services import rights
 from feeds.services.roles import RELATIONSHIP_MANAGERS
+from feeds.sign_in import sessions
 from tests import rights_walk as walk
 from tests.factories import UserFactory
 from tests.rights_walk import World, may
@@ -64,6 +67,24 @@ def test_a_missing_line_is_said_so_that_it_can_be_copied(monkeypatch: pytest.Mon
         '    Action("feeds.case", "close", EVERY_ROLE),',
         '    ListAction("feeds.connection", "refresh_links", EVERY_ROLE),',
     ]
+
+
+@pytest.mark.slow
+def test_signing_in_again_never_leads_to_an_address_where_nobody_can_look(world: World) -> None:
+    """Whatever a person sent after their session had ended: found by asking every address whether it can be read."""
+    client, tried = world.client(walk.SUPERUSER), []
+    for address in walk.addresses():
+        page = rights.pages().get(address.key)
+        if page is None or walk.try_it(client, "GET", url := world.url(address, page)).status != 405:
+            continue
+        late = world.client(walk.SUPERUSER)
+        session = late.session
+        session[sessions.SEEN_AT] = 0
+        session.save()
+        led = parse_qs(urlsplit(late.post(url, page.form).headers.get("Location", "")).query)
+        assert led in ({}, {"next": [reverse("admin:index")], "ended": ["idle"]}), address.key
+        tried += [address.key] if led else []
+    assert {"language", "admin:feeds_auditseal_verify", "admin:feeds_company_name_preview"} <= set(tried)
 
 
 @pytest.mark.slow

@@ -50,6 +50,7 @@ class SignInLockAdmin(MirrorAdmin[SignInLock], ActionsAdmin[SignInLock]):
         consequences=lambda lock: [
             _("The failed tries of %(name)s from %(address)s are forgotten, and the next try is allowed at once.")
             % {"name": lock.username, "address": lock.ip_address},
+            _("What was tried at this name from other addresses is counted from nothing again."),
             _("If the tries were not theirs, somebody else gets as many again."),
         ],
     )

@@ -17,6 +17,7 @@ from django.utils.translation import gettext as _
 
 from feeds import audit
 from feeds.models import SignInLock
+from feeds.services import guesses
 from feeds.services.errors import Refused
 
 
@@ -41,11 +42,15 @@ def opens_at(lock: Any) -> datetime:
 
 
 def unlock(lock: Any) -> None:
-    """Forget the failures of this name at this address, so that the person can try again at once. Raises Refused."""
+    """Forget the failures of this name at this address, so that the person can try again at once. Raises Refused.
+
+    Guesses at the name from everywhere are forgotten too: they keep the person out as well, locked or not.
+    """
     with transaction.atomic():
         same = AccessAttempt.objects.filter(username=lock.username, ip_address=lock.ip_address)
         if not same.delete()[0]:
             raise Refused(_("It has opened by itself meanwhile."))
+        guesses.forget(lock.username or "", lock.ip_address or "")
         audit.record("sign_in_unlocked", _target(lock), name=lock.username or "", address=lock.ip_address or "")
 
 

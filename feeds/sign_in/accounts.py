@@ -8,7 +8,6 @@ from allauth.account.adapter import DefaultAccountAdapter
 from allauth.account.auth_backends import AuthenticationBackend
 from allauth.account.internal.flows.login import clear_authentication_records
 from allauth.account.internal.flows.reauthentication import get_reauthentication_flows
-from allauth.core.internal import ratelimit
 from allauth.mfa.webauthn.internal.flows import did_use_passwordless_login
 from axes.backends import AxesStandaloneBackend
 from django.conf import settings
@@ -17,9 +16,11 @@ from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.auth.models import AnonymousUser, User
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
+from django.utils.crypto import get_random_string
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
+from feeds.services import guesses
 from feeds.sign_in import identity_provider, lockout, sessions
 
 AUTHENTICATE_STAGE = "feeds.sign_in.second_factors.SecondFactorStage"
@@ -58,17 +59,33 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]
         return False
 
     def pre_authenticate(self, request: HttpRequest, **credentials: Any) -> None:
-        """Slow down guesses at one name from many addresses; those from one address are the lock-out's business."""
-        if not settings.PASSWORD_SIGN_IN:
-            raise self.validation_error("username_password_mismatch")
-        self._login_failed_rl_usage = ratelimit.consume(
-            request, app="allauth.account", action="password_failed", key=lockout.name_of(request, credentials)
-        )
-        if not self._login_failed_rl_usage:
-            raise self.validation_error("too_many_login_attempts")
+        """Nothing here: `authenticate` has counted the try."""
 
     def authenticate(self, request: HttpRequest, **credentials: Any) -> AbstractBaseUser | None:
-        """The person, or None: also for a right password of somebody who may not sign in, who is not told so."""
+        """The person, or None: also for a right password of somebody who may not sign in, who is not told so.
+
+        Guesses at one name from many addresses are slowed down; those from one address are the lock-out's business,
+        and what it refuses is no guess. While there are too many, whoever fails reads so, be the name anybody's and
+        the address known or not.
+        """
+        if not settings.PASSWORD_SIGN_IN:
+            raise self.validation_error("username_password_mismatch")
+        if lockout.is_locked(request, credentials):
+            return self._authenticated(request, credentials)
+        name = lockout.name_of(request, credentials)
+        this = guesses.count(request, name)
+        self._login_failed_rl_usage = this.usage
+        if this.usage is None:
+            # Wrong whatever it was. The lock and the history see it all the same, and it takes as long.
+            credentials["password"] = get_random_string(40)
+        user = self._authenticated(request, credentials)
+        if user is None:
+            guesses.note_if_too_many(request, name)
+            if this.were_too_many:
+                raise self.validation_error("too_many_login_attempts")
+        return user
+
+    def _authenticated(self, request: HttpRequest, credentials: dict[str, Any]) -> AbstractBaseUser | None:
         user = super().authenticate(request, **credentials)
         return user if user is not None and StaffBackend().user_can_authenticate(user) else None
 

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+from allauth.account.adapter import get_adapter
 from allauth.account.forms import LoginForm as StockLoginForm
+from allauth.core import context
 from allauth.mfa.base.forms import AuthenticateForm as StockCodeForm
 from allauth.mfa.webauthn.forms import AddWebAuthnForm
+from django.conf import settings
+from django.contrib.admin.forms import AdminPasswordChangeForm
+from django.core.exceptions import ValidationError
+from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
+from django.views.decorators.debug import sensitive_variables
 
 
 class LoginForm(StockLoginForm):  # type: ignore[misc]  # the library ships no types
@@ -23,6 +30,28 @@ class LoginForm(StockLoginForm):  # type: ignore[misc]  # the library ships no t
     def add_prefix(self, field_name: str) -> str:
         """As Django's own sign-in form calls it; password managers know that name."""
         return "username" if field_name == "login" else str(super().add_prefix(field_name))
+
+
+class OwnPasswordForm(AdminPasswordChangeForm):
+    """A new password for oneself. The old one is asked for as at the door: no more guesses, and each is recorded."""
+
+    @sensitive_variables("old_password")
+    def clean_old_password(self) -> str:
+        """The old password, if it was right. Raises ValidationError, after some wrong ones whatever it was."""
+        if not settings.PASSWORD_SIGN_IN:
+            raise ValidationError(_("Passwords are switched off here."))
+        old_password: str = self.cleaned_data["old_password"]
+        request = context.request
+        try:
+            is_right = get_adapter().reauthenticate(self.user, old_password)
+        finally:
+            # Who is signed in stays on this page; the lock's own is for those at the door.
+            is_locked, request.axes_locked_out = getattr(request, "axes_locked_out", False), False
+        if is_right:
+            return old_password
+        if is_locked:
+            raise get_adapter().validation_error("too_many_login_attempts")
+        raise ValidationError(self.error_messages["password_incorrect"], code="password_incorrect")
 
 
 class CodeForm(StockCodeForm):  # type: ignore[misc]

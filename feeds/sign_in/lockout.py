@@ -6,6 +6,8 @@ import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
+from axes.handlers.proxy import AxesProxyHandler
+from axes.helpers import get_credentials
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.http import HttpRequest, HttpResponse
@@ -26,6 +28,11 @@ def name_of(request: HttpRequest, credentials: Mapping[str, Any] | None = None) 
     if not name or name.startswith(NOBODY) or User.objects.filter(username__iexact=name).exists():
         return name
     return NOBODY + salted_hmac("feeds.sign_in.lockout", name, algorithm="sha256").hexdigest()[:16]
+
+
+def is_locked(request: HttpRequest, credentials: Mapping[str, Any]) -> bool:
+    """Whether this name is locked at this address, so that the password will not be looked at."""
+    return not AxesProxyHandler.is_allowed(request, get_credentials(**credentials))
 
 
 def page(

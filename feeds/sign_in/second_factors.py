@@ -7,10 +7,13 @@ from typing import Any
 
 from allauth.account.internal.flows.login import get_authentication_records
 from allauth.mfa.adapter import DefaultMFAAdapter
+from allauth.mfa.base.views import IndexView
+from allauth.mfa.models import Authenticator
 from allauth.mfa.stages import AuthenticateStage
 from django.conf import settings
 from django.contrib import messages
 from django.contrib.auth.base_user import AbstractBaseUser
+from django.core.exceptions import ValidationError
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from django.utils.translation import gettext as _
@@ -20,6 +23,8 @@ from feeds.services import second_factors
 from feeds.sign_in import identity_provider
 from feeds.sign_in.accounts import AccountAdapter
 
+UNREADABLE = "unreadable"
+"""Code of the error that a second factor cannot be opened."""
 OPEN_WITHOUT = frozenset(
     {
         # Setting one up, proving who one is for that, and leaving.
@@ -38,7 +43,7 @@ class SecondFactorAdapter(DefaultMFAAdapter):  # type: ignore[misc]  # the libra
 
     error_messages = DefaultMFAAdapter.error_messages | {
         "incorrect_code": AccountAdapter.error_messages["incorrect_code"],
-        "unreadable": gettext_lazy("Your second factor can no longer be read. Ask an administrator to reset it."),
+        UNREADABLE: gettext_lazy("Your second factor can no longer be read. Ask an administrator to reset it."),
         "last_one": gettext_lazy("This is your only second factor, and one is required. Add another one first."),
     }
 
@@ -51,7 +56,7 @@ class SecondFactorAdapter(DefaultMFAAdapter):  # type: ignore[misc]  # the libra
         try:
             return second_factors.unseal(encrypted_text)
         except second_factors.Unreadable:
-            raise self.validation_error("unreadable") from None
+            raise self.validation_error(UNREADABLE) from None
 
     def get_totp_label(self, user: AbstractBaseUser) -> str:
         """The user name, as one types it."""
@@ -67,6 +72,20 @@ class SecondFactorAdapter(DefaultMFAAdapter):  # type: ignore[misc]  # the libra
 
     def _get_site_name(self) -> str:
         return str(settings.MFA_TOTP_ISSUER)
+
+
+class Overview(IndexView):  # type: ignore[misc]
+    """What one has, and how many recovery codes are left: counted here, because a template cannot say why not."""
+
+    def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
+        """Stock context plus `codes_left`, or `codes_unreadable`, the sentence that says what to do."""
+        context: dict[str, Any] = super().get_context_data(**kwargs)
+        try:
+            if codes := context["authenticators"].get(Authenticator.Type.RECOVERY_CODES):
+                context["codes_left"] = len(codes.get_unused_codes())
+        except ValidationError as error:
+            context["codes_unreadable"] = " ".join(error.messages)
+        return context
 
 
 class SecondFactorStage(AuthenticateStage):  # type: ignore[misc]

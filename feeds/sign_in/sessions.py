@@ -5,14 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 from django.conf import settings
 from django.contrib.auth import REDIRECT_FIELD_NAME, logout
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
-from django.urls import reverse
+from django.urls import Resolver404, resolve, reverse
+from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods
+
+from feeds.services import rights
 
 SIGNED_IN_AT = "signed_in_at"
 SEEN_AT = "seen_at"
@@ -24,6 +27,8 @@ WARN_BEFORE = 120
 IDLE = "idle"
 ABSOLUTE = "absolute"
 NOT_SAVED = "not_saved"
+BUTTONS = frozenset({"account_logout", "session_left"})
+"""Names of addresses that answer whoever looks there, and to which nobody goes."""
 
 
 def begin(sender: Any, request: HttpRequest, **_kwargs: Any) -> None:
@@ -81,11 +86,36 @@ def _is_background(request: HttpRequest) -> bool:
 def _end(request: HttpRequest) -> HttpResponse:
     signed_in = request.session.get(SIGNED_IN_AT, 0)
     reasons = [ABSOLUTE if time.time() - signed_in >= _absolute() else IDLE]
+    back = request.get_full_path()
     if request.method not in ("GET", "HEAD"):
-        reasons.append(NOT_SAVED)
+        if not _is_page(request.path_info):
+            back = _page_before(request)
+        else:
+            reasons.append(NOT_SAVED)
     logout(request)
-    query = urlencode({REDIRECT_FIELD_NAME: request.get_full_path(), "ended": reasons}, doseq=True)
+    query = urlencode({REDIRECT_FIELD_NAME: back, "ended": reasons}, doseq=True)
     return HttpResponseRedirect(f"{reverse('account_login')}?{query}")
+
+
+def _is_page(path: str) -> bool:
+    """Whether somebody could look there. Where not, nothing was typed either: the form stands on another page."""
+    try:
+        name = resolve(path).view_name
+    except Resolver404:
+        return False
+    page = rights.pages().get(name)
+    return name not in BUTTONS and (page is None or page.see != rights.NOBODY)
+
+
+def _page_before(request: HttpRequest) -> str:
+    """The page on which the person pressed the button, as the browser says; else the home page."""
+    before, home = request.headers.get("Referer", ""), reverse("admin:index")
+    if not url_has_allowed_host_and_scheme(before, {request.get_host()}, require_https=request.is_secure()):
+        return home
+    parts = urlsplit(before)
+    if not parts.netloc or parts.path == reverse("account_login") or not _is_page(parts.path):
+        return home
+    return f"{parts.path}?{parts.query}" if parts.query else parts.path
 
 
 @never_cache

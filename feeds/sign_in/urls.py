@@ -13,25 +13,36 @@ from allauth.mfa.totp import views as totp
 from allauth.mfa.webauthn import views as webauthn
 from allauth.socialaccount.providers.openid_connect import views as oidc
 from django.conf import settings
-from django.contrib import admin
-from django.http import HttpRequest, HttpResponseBase
+from django.contrib import admin, messages
+from django.core.exceptions import ValidationError
+from django.http import HttpRequest, HttpResponseBase, HttpResponseRedirect
 from django.template.response import TemplateResponse
-from django.urls import path
+from django.urls import path, reverse
 from django.views.decorators.cache import never_cache
 
 from feeds.sign_in import sessions
 from feeds.sign_in.identity_provider import PROVIDER_ID, patiently
+from feeds.sign_in.second_factors import UNREADABLE, Overview
 
 View = Callable[..., HttpResponseBase]
 
 
 def page(view: View) -> View:
-    """One of allauth's views with what our templates read, kept by no browser: some of them show secrets."""
+    """One of allauth's views with what our templates read, kept by no browser: some of them show secrets.
+
+    Where it needs a secret that no key opens, it leads to the overview, which needs none, and says what to do.
+    """
 
     @never_cache
     @wraps(view)
     def shown(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        response = view(request, *args, **kwargs)
+        try:
+            response = view(request, *args, **kwargs)
+        except ValidationError as error:
+            if error.code != UNREADABLE:
+                raise
+            messages.error(request, " ".join(error.messages))
+            return HttpResponseRedirect(reverse("mfa_index"))
         if isinstance(response, TemplateResponse):
             response.context_data = {
                 **admin.site.each_context(request),
@@ -58,7 +69,7 @@ urlpatterns = [
     path("logout/", page(account.logout), name="account_logout"),
     path("session/", sessions.left, name="session_left"),
     path("confirm-password/", page(account.reauthenticate), name="account_reauthenticate"),
-    path(f"{FACTORS}/", page(mfa.index), name="mfa_index"),
+    path(f"{FACTORS}/", page(Overview.as_view()), name="mfa_index"),
     path(f"{FACTORS}/ask/", page(mfa.authenticate), name="mfa_authenticate"),
     path(f"{FACTORS}/confirm/", page(mfa.reauthenticate), name="mfa_reauthenticate"),
     path(f"{FACTORS}/app/add/", page(totp.activate_totp), name="mfa_activate_totp"),

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from axes.models import AccessAttempt, AccessFailureLog, AccessLog
 from django.contrib.auth.models import User
+from django.core.cache import cache
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
@@ -17,6 +18,7 @@ from django.utils import timezone
 
 from feeds import tasks
 from feeds.models import AuditEntry, SignInLock
+from feeds.services import guesses
 from tests.factories import PASSWORD, UserFactory
 from tests.sign_in.people import events_of, is_in, log_in
 
@@ -121,6 +123,112 @@ class TestTheLock:
         assert not AccessAttempt.objects.exists()
         assert not AccessLog.objects.exists()
         assert not AccessFailureLog.objects.exists()
+
+
+HOME = "192.0.2.7"
+
+
+def told(username: str, address: str, *, is_right: bool = False) -> tuple[int, list[str]]:
+    """What one try at the door is answered."""
+    password = PASSWORD if is_right else "not the password"
+    answer = log_in(Client(), username, password, REMOTE_ADDR=address)
+    return answer.status_code, re.findall(r'<p class="errornote" role="alert">(.+?)</p>', answer.content.decode())
+
+
+class TestGuessesFromManyAddresses:
+    """At one name: so many an hour, and beyond that only from where its person has signed in."""
+
+    @pytest.fixture(autouse=True)
+    def _three(self, settings: Any) -> None:
+        settings.ACCOUNT_RATE_LIMITS = {**settings.ACCOUNT_RATE_LIMITS, "password_failed": "3/h/key"}
+
+    @staticmethod
+    def use_up(username: str = "robin") -> None:
+        """Strangers try, each from an address of their own."""
+        for number in range(3):
+            told(username, f"10.0.0.{number}")
+
+    def test_they_shut_nobody_out_of_where_one_usually_works(self, robin: User) -> None:
+        assert log_in(Client(), "Robin", REMOTE_ADDR=HOME).status_code == 302
+        self.use_up()
+        assert "Too many tries" in told("robin", "192.0.2.8", is_right=True)[1][0]
+        client = Client()
+        assert log_in(client, "robin", REMOTE_ADDR=HOME).status_code == 302
+        assert is_in(client)
+
+    def test_an_address_of_a_colleague_is_not_ones_own(self, robin: User) -> None:
+        UserFactory(username="rosa")
+        log_in(Client(), "rosa", REMOTE_ADDR=HOME)
+        self.use_up()
+        assert told("robin", HOME, is_right=True)[0] == 200
+
+    def test_failures_make_no_address_known_and_neither_does_what_is_long_ago(
+        self, robin: User, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        log_in(Client(), "robin", REMOTE_ADDR=HOME)
+        self.use_up()
+        assert told("robin", "10.0.0.1", is_right=True)[0] == 200
+        monkeypatch.setattr(guesses, "USUAL", timedelta(0))
+        assert told("robin", HOME, is_right=True)[0] == 200
+
+    def test_from_there_tries_are_limited_too(self, robin: User) -> None:
+        log_in(Client(), "robin", REMOTE_ADDR=HOME)
+        self.use_up()
+        for _ in range(3):
+            told("robin", HOME)
+        assert told("robin", HOME, is_right=True)[0] == 200
+
+    @pytest.mark.parametrize("strangers", [0, 3])
+    def test_no_answer_tells_whether_a_name_exists_or_an_address_is_known(self, robin: User, strangers: int) -> None:
+        log_in(Client(), "robin", REMOTE_ADDR=HOME)
+        answers = []
+        for name, address in (("robin", HOME), ("robin", "192.0.2.8"), ("nobody", HOME)):
+            cache.clear()
+            AccessAttempt.objects.all().delete()
+            begun = [told(name, f"10.0.0.{number}") for number in range(strangers)]
+            answers.append([*begun, *(told(name, address) for _ in range(7)), told(name, "10.0.0.9")])
+        assert answers[0] == answers[1] == answers[2]
+        assert answers[0][-2][0] == 429
+
+    def test_the_right_password_is_answered_like_a_wrong_one_and_both_are_in_the_history(self, robin: User) -> None:
+        self.use_up()
+        assert told("robin", HOME, is_right=True) == told("robin", HOME)
+        assert AuditEntry.objects.filter(event="sign_in_failed", object_pk=str(robin.pk)).count() == 5
+
+    def test_the_history_has_it_once_an_hour(self, robin: User) -> None:
+        log_in(Client(), "robin", REMOTE_ADDR=HOME)
+        self.use_up()
+        told("robin", "10.0.0.7")
+        told("robin", HOME)
+        assert events_of(robin) == ["passwords_guessed"]
+        entry = AuditEntry.objects.get(event="passwords_guessed")
+        assert (entry.actor_name, entry.source, entry.additional_data) == ("anonymous", "sign-in", {"name": "robin"})
+        self.use_up("nobody")
+        assert AuditEntry.objects.filter(event="passwords_guessed").count() == 1
+
+    def test_what_the_lock_refuses_is_no_guess(self, robin: User, settings: Any) -> None:
+        settings.ACCOUNT_RATE_LIMITS = {**settings.ACCOUNT_RATE_LIMITS, "password_failed": "6/h/key"}
+        fail(times=9)
+        assert log_in(Client(), "robin", REMOTE_ADDR=HOME).status_code == 302
+
+    def test_unlock_lets_the_person_in_from_everywhere_though_no_row_is_locked(self, robin: User) -> None:
+        self.use_up()
+        AccessAttempt.objects.update(attempt_time=timezone.now() - timedelta(minutes=16))
+        told("robin", HOME, is_right=True)
+        chief = staff("feeds.unlock_signinlock")
+        page = chief.get(reverse(LIST)).content.decode()
+        assert (page.count("pill-bad"), page.count("pill-waiting")) == (0, 1)
+        lock = AccessAttempt.objects.get(ip_address=HOME)
+        assert "from other addresses is counted from nothing again" in chief.get(url(lock)).content.decode()
+        chief.post(url(lock))
+        assert log_in(Client(), "robin", REMOTE_ADDR="192.0.2.8").status_code == 302
+        self.use_up()
+        assert events_of(robin) == ["passwords_guessed", "sign_in_unlocked", "passwords_guessed"]
+
+    @pytest.mark.skipif(connection.vendor != "sqlite", reason="PostgreSQL reads small tables whole")
+    def test_where_somebody_has_signed_in_is_found_by_an_index(self, robin: User) -> None:
+        plan = guesses.sign_ins("robin").filter(remote_addr=HOME).explain()
+        assert "USING INDEX audit_actor" in plan
 
 
 SEE = ["feeds.view_signinlock"]

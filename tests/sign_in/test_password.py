@@ -65,6 +65,13 @@ def test_a_wrong_password_an_unknown_name_and_somebody_who_may_not_are_told_the_
     assert all(answer == answers[0] for answer in answers)
 
 
+@pytest.mark.parametrize("typed", ["robin", "ROBIN", "Robin"])
+def test_a_failure_stands_in_the_story_of_whose_name_it_was_in_whatever_capitals(typed: str) -> None:
+    user = UserFactory(username="robin")
+    log_in(Client(), typed, "not the password")
+    assert AuditEntry.objects.get(event="sign_in_failed").object_pk == str(user.pk)
+
+
 @pytest.mark.parametrize("lost", ["is_active", "is_staff"])
 def test_who_may_no_more_is_out_with_the_next_request(lost: str) -> None:
     user = UserFactory(username="robin")
@@ -113,6 +120,60 @@ def test_a_person_changes_the_password_in_the_admin_and_the_history_has_it() -> 
     assert is_in(client)
     assert AuditEntry.objects.filter(object_pk=str(user.pk), changes__has_key="password", actor=user).exists()
     assert new not in str(list(AuditEntry.objects.values_list("changes", "additional_data")))
+
+
+def _change(client: Client, old: str) -> Any:
+    new = "another long invented phrase"
+    data = {"old_password": old, "new_password1": new, "new_password2": new}
+    return client.post(reverse("admin:password_change"), data)
+
+
+def test_an_open_session_does_not_guess_its_own_password_without_end_and_each_guess_is_in_the_history() -> None:
+    user = UserFactory(username="robin")
+    client = Client()
+    log_in(client, "robin")
+    answers = [_change(client, f"wrong {number}") for number in range(5)]
+    assert "Your old password was entered incorrectly" in answers[3].content.decode()
+    answers.append(_change(client, PASSWORD))
+    for answer in answers[4:]:
+        assert answer.status_code == 200
+        assert "Too many tries. Wait some minutes, then try again." in answer.content.decode()
+    user.refresh_from_db()
+    assert user.check_password(PASSWORD)
+    assert is_in(client)
+    failed = AuditEntry.objects.filter(event="sign_in_failed", object_pk=str(user.pk))
+    assert failed.count() == 6
+    assert AuditEntry.objects.filter(event="sign_in_locked", object_pk=str(user.pk)).exists()
+
+
+def test_guesses_at_ones_own_password_count_together_with_those_at_the_door() -> None:
+    UserFactory(username="robin")
+    client = Client()
+    log_in(client, "robin")
+    for number in range(5):
+        _change(client, f"wrong {number}")
+    assert log_in(Client(), "robin").status_code == 429
+    assert client.post(reverse("account_reauthenticate"), {"password": PASSWORD}).status_code == 429
+
+
+def test_where_a_name_is_guessed_at_the_page_of_ones_own_password_says_so_too(settings: Any) -> None:
+    settings.ACCOUNT_RATE_LIMITS = {**settings.ACCOUNT_RATE_LIMITS, "password_failed": "3/h/key"}
+    UserFactory(username="robin")
+    client = Client()
+    log_in(client, "robin")
+    answers = [_change(client, f"wrong {number}") for number in range(7)]
+    assert [answer.status_code for answer in answers] == [200] * 7
+    assert ["Too many tries" in answer.content.decode() for answer in answers] == [False] * 3 + [True] * 4
+
+
+def test_where_passwords_are_switched_off_nobody_changes_one(settings: Any) -> None:
+    user = UserFactory(username="robin")
+    client = Client()
+    log_in(client, "robin")
+    settings.PASSWORD_SIGN_IN = False
+    assert "Passwords are switched off here." in _change(client, PASSWORD).content.decode()
+    user.refresh_from_db()
+    assert user.check_password(PASSWORD)
 
 
 @pytest.mark.parametrize("weak", ["short", "password1234", "robin@bank.example", "123456789012"])

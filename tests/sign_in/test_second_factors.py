@@ -21,12 +21,15 @@ from feeds.models import Approval, AuditEntry
 from feeds.services import approvals, second_factors
 from feeds.sign_in import sessions
 from feeds.sign_in.second_factors import OPEN_WITHOUT
+from feeds.sign_in.urls import urlpatterns as sign_in_urls
 from tests.factories import CompanyFactory, UserFactory
 from tests.sign_in.people import add_app, code, events_of, is_in, log_in, recovery_codes
 
 pytestmark = pytest.mark.django_db
 
 ASK = "/admin/second-factors/ask/"
+MY_PAGES = [url.name or "" for url in sign_in_urls if "second-factors" in str(url.pattern)]
+ABOUT_CODES = ("mfa_index", "mfa_view_recovery_codes", "mfa_generate_recovery_codes")
 
 
 @pytest.fixture
@@ -201,6 +204,31 @@ class TestAtRest:
         for guess in (code(secret), code(""), "000000"):
             assert "Ask an administrator to reset it" in client.post(ASK, {"code": guess}).content.decode()
         assert not is_in(client)
+
+    # Of a passkey nothing is sealed.
+    @pytest.mark.parametrize("name", [n for n in MY_PAGES if "webauthn" not in n])
+    def test_without_the_key_no_page_about_second_factors_fails(self, robin: User, settings: Any, name: str) -> None:
+        add_app(signed_in())
+        settings.SECRET_KEY, settings.SECRET_KEY_FALLBACKS = "another key " * 5, []
+        browser = Client()
+        browser.force_login(robin)
+        page = browser.get(reverse(name), follow=True)
+        assert page.status_code == 200
+        assert name not in ABOUT_CODES or "Ask an administrator to reset it" in page.content.decode()
+
+    def test_codes_without_the_key_and_without_another_factor_lead_round_in_no_circle(
+        self, robin: User, settings: Any
+    ) -> None:
+        browser = signed_in()
+        add_app(browser)
+        settings.REQUIRE_SECOND_FACTOR = True
+        settings.SECRET_KEY, settings.SECRET_KEY_FALLBACKS = "another key " * 5, []
+        Authenticator.objects.filter(type=Authenticator.Type.TOTP).delete()
+        browser = Client()
+        browser.force_login(robin)
+        page = browser.get(reverse("mfa_view_recovery_codes"), follow=True)
+        assert page.status_code == 200
+        assert "Ask an administrator to reset it" in page.content.decode()
 
 
 def every_address() -> dict[str, str]:

@@ -68,6 +68,43 @@ def test_what_was_sent_too_late_is_said_to_be_lost(client: Client) -> None:
     assert "What you sent last was not saved." in answer.content.decode()
 
 
+def ended(client: Client, url: str, data: dict[str, str] | None = None, **headers: str) -> dict[str, list[str]]:
+    """What the way to the sign-in page says when this is sent too late."""
+    move(client, seen=31 * 60)
+    answer = client.post(url, data or {}, **headers)  # type: ignore[arg-type]
+    assert answer.status_code == 302
+    return parse_qs(urlsplit(answer["Location"]).query)
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [("language", {"language": "fr"}), ("account_logout", {}), ("admin:feeds_auditseal_verify", {})],
+)
+def test_a_button_pressed_too_late_leads_back_to_its_page_and_nothing_is_said_to_be_lost(
+    client: Client, name: str, data: dict[str, str]
+) -> None:
+    wanted = f"{reverse('admin:auth_user_changelist')}?q=robin"
+    query = ended(client, reverse(name), data, HTTP_REFERER=f"http://testserver{wanted}")
+    assert query == {"next": [wanted], "ended": ["idle"]}
+    assert log_in(client, "robin", to=wanted, follow=True).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "before",
+    ["", "https://evil.example/admin/", "//evil.example/admin/", "/admin/", "http://testserver/language",
+     "http://testserver/admin/login/?next=/admin/", "http://testserver/nowhere", "http://[testserver/"],
+)  # fmt: skip
+def test_where_there_is_no_page_to_go_back_to_the_button_leads_home(client: Client, before: str) -> None:
+    query = ended(client, reverse("language"), {"language": "fr"}, HTTP_REFERER=before)
+    assert query["next"] == [reverse("admin:index")]
+
+
+def test_a_form_sent_too_late_leads_back_to_itself_wherever_it_came_from(client: Client) -> None:
+    form = reverse("admin:auth_user_add")
+    query = ended(client, form, {"username": "late"}, HTTP_REFERER="http://testserver/admin/")
+    assert query == {"next": [form], "ended": ["idle", "not_saved"]}
+
+
 def test_doing_something_keeps_it_alive(client: Client) -> None:
     move(client, seen=29 * 60)
     assert is_in(client)
