@@ -31,9 +31,9 @@ from feeds.audit import Actor
 from feeds.codat.errors import CodatError
 from feeds.models import Approval, Company, Operation
 from feeds.services import access, ledger, outbox
-from feeds.services.approval_rules import BULK, LABELS, RULES, Rule, State, company_of
+from feeds.services.approval_rules import BULK, LABELS, MEANINGS, RULES, Rule, State, company_of
 from feeds.services.errors import Refused
-from feeds.states import ApprovalState, MailKind, Text
+from feeds.states import ApprovalState, MailKind, Text, describe
 from feeds.wording import recorded, retold
 
 log = structlog.get_logger(__name__)
@@ -517,11 +517,8 @@ class Compared:
     label: Text
     then: str
     now: str
-
-    @property
-    def differs(self) -> bool:
-        """Whether it has changed."""
-        return self.then != self.now
+    differs: bool
+    """Whether it has changed: two states may be called the same."""
 
 
 def label_of(approval: Approval) -> Text:
@@ -538,10 +535,14 @@ def compared(approval: Approval) -> list[Compared]:
     """What the request was judged on, then and now."""
     target = target_of(approval)
     now: State = RULES[approval.action].state(target) if target is not None else {}
-    return [
-        Compared(LABELS.get(name, name), _said(name, then), _said(name, now[name]) if name in now else _("gone"))
-        for name, then in approval.judged_on.items()
-    ]
+    return [_compared(approval, name, then, now) for name, then in approval.judged_on.items()]
+
+
+def _compared(approval: Approval, name: str, then: Any, now: State) -> Compared:
+    label, words = LABELS.get(name, name), _said(approval, name, then)
+    if name not in now:
+        return Compared(label, words, _("gone"), differs=True)
+    return Compared(label, words, _said(approval, name, now[name]), differs=then != now[name])
 
 
 def compared_for(user: User, approval: Approval) -> list[Compared]:
@@ -558,10 +559,15 @@ def outcome_in_words(approval: Approval) -> str:
 
 def payload_in_words(approval: Approval) -> list[tuple[Text, str]]:
     """The frozen fields, labelled."""
-    return [(LABELS.get(name, name), _said(name, value)) for name, value in approval.payload.get("data", {}).items()]
+    data = approval.payload.get("data", {})
+    return [(LABELS.get(name, name), _said(approval, name, value)) for name, value in data.items()]
 
 
-def _said(name: str, value: Any) -> str:
+def _said(approval: Approval, name: str, value: Any) -> str:
+    rule = RULES.get(approval.action)
+    meanings = MEANINGS.get((rule.model, name)) if rule is not None else None
+    if meanings is not None:
+        return str(describe(meanings, value).label)
     if isinstance(value, bool):
         return _("yes") if value else _("no")
     if name == "groups":
