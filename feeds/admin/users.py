@@ -32,7 +32,7 @@ else:
     _StockUserAdmin = StockUserAdmin
     _StockUserForm = UserChangeForm
 
-CHANGE_ROLES = "change_roles"
+CHANGE_ROLES = approvals.CHANGE_ROLES
 
 withdraw("auth", User, Group)
 

@@ -39,6 +39,7 @@ from feeds.wording import recorded, retold
 log = structlog.get_logger(__name__)
 
 DECIDE = "feeds.decide_approval"
+CHANGE_ROLES = "change_roles"
 BUDGET = 40.0
 """Seconds after which the rest of many rows is left to another task: a queue task lives sixty."""
 STALLED = timedelta(minutes=5)
@@ -213,7 +214,15 @@ def waiting_for(user: User) -> QuerySet[Approval]:
         .filter(state=ApprovalState.REQUESTED, action__in=mine, expires_at__gt=timezone.now())
         .exclude(requested_by=user)
     )
-    return waiting.exclude(action__in=[name for name, rule in RULES.items() if rule.model is User], target_pk=user.pk)
+    about_people = Q(action__in=[name for name, rule in RULES.items() if rule.model is User])
+    waiting = waiting.exclude(about_people & Q(target_pk=user.pk))
+    if user.is_superuser:
+        return waiting
+    # As the veto has it: only a superuser decides about superusers.
+    superusers = User.objects.filter(is_superuser=True).values("pk")
+    return waiting.exclude(about_people & Q(target_pk__in=superusers)).exclude(
+        action=CHANGE_ROLES, payload__data__is_superuser=True
+    )
 
 
 def why_not_decide(approval: Approval, user: User | None) -> Text:
@@ -612,7 +621,7 @@ def _mail(kind: MailKind, approval: Approval, to: Sequence[str], subject: Text, 
 # --- Is anybody there? -----------------------------------------------------------------------------------------------
 def role_changes_are_stuck() -> bool:
     """Whether role changes wait for a second person and there are not two: nobody could ever be given a role."""
-    return is_needed("change_roles") and people_who_may_decide("change_roles").count() < 2
+    return is_needed(CHANGE_ROLES) and people_who_may_decide(CHANGE_ROLES).count() < 2
 
 
 def may_still_decide(approval: Approval, at: datetime | None = None) -> bool:

@@ -509,6 +509,26 @@ def test_a_request_waits_for_those_who_could_decide_it(asker: User, decider: Use
     assert not approvals.waiting_for(decider).exists()
 
 
+@pytest.mark.parametrize(
+    ("is_superuser", "after"), [(True, {"is_active": False, "is_superuser": True}), (False, {"is_superuser": True})]
+)
+def test_what_only_superusers_decide_waits_for_superusers(is_superuser: bool, after: dict[str, bool]) -> None:
+    boss, second = UserFactory.create_batch(2, is_superuser=True)
+    administrator = UserFactory(role="Administrators")
+    approval = ask_role(UserFactory(is_superuser=is_superuser), boss, **after)
+    other = ask_role(UserFactory(), boss, is_active=False)
+    for user, waiting in ((second, [approval, other]), (administrator, [other])):
+        assert list(approvals.waiting_for(user).order_by("pk")) == waiting
+        assert [it for it in (approval, other) if not approvals.why_not_decide(it, user)] == waiting
+
+
+def test_a_reset_of_a_superusers_factors_waits_for_superusers() -> None:
+    boss, second, chief = UserFactory.create_batch(3, is_superuser=True)
+    approval = ask(chief, boss, "reset_second_factors")
+    assert list(approvals.waiting_for(second)) == [approval]
+    assert not approvals.waiting_for(UserFactory(role="Administrators")).exists()
+
+
 def test_the_people_who_can_decide_get_one_mail_and_the_asker_hears_the_end(
     asker: User, decider: User, mailoutbox: list[Any]
 ) -> None:
