@@ -331,7 +331,11 @@ ACCOUNT_RATE_LIMITS = {
     "password_failed": "30/h/key",
 }
 MFA_ADAPTER = "feeds.sign_in.second_factors.SecondFactorAdapter"
-MFA_FORMS = {"add_webauthn": "feeds.sign_in.forms.AddPasskeyForm", "authenticate": "feeds.sign_in.forms.CodeForm"}
+MFA_FORMS = {
+    "add_webauthn": "feeds.sign_in.forms.AddPasskeyForm",
+    "authenticate": "feeds.sign_in.forms.CodeForm",
+    "edit_webauthn": "feeds.sign_in.forms.RenamePasskeyForm",
+}
 MFA_SUPPORTED_TYPES = ["totp", "webauthn", "recovery_codes"]
 MFA_PASSKEY_LOGIN_ENABLED = PASSWORD_SIGN_IN
 MFA_RECOVERY_CODES_SHOW_ONCE = True
