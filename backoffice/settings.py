@@ -445,7 +445,8 @@ TRUSTED_PROXY_COUNT: int = env.int("TRUSTED_PROXY_COUNT", default=0)
 # No form needs more; the limits of Django's own would not stop a file.
 MAX_REQUEST_BYTES: int = env.int("MAX_REQUEST_BYTES", default=2621440)
 DATA_UPLOAD_MAX_MEMORY_SIZE = FILE_UPLOAD_MAX_MEMORY_SIZE = MAX_REQUEST_BYTES
-DATA_UPLOAD_MAX_NUMBER_FIELDS = 1000
+# An account that is not in Codat yet takes 22 fields of its company's form, with the copies of what was on the screen.
+DATA_UPLOAD_MAX_NUMBER_FIELDS = 2500
 DATA_UPLOAD_MAX_NUMBER_FILES = 5
 SECURE_SSL_REDIRECT: bool = env.bool("SECURE_SSL_REDIRECT", default=IS_PRODUCTION)
 # Probes come from inside, over plain HTTP; a webhook that is redirected is lost, and its signature needs no TLS.

@@ -469,6 +469,14 @@ class TestTwoPeople:
         answer = self.save(staff, company, page, **{theirs: "7.00"})
         assert "Ahmed Said changed this after you opened the page. It is now: 2.50." in answer.content.decode()
 
+    def test_a_page_of_a_hundred_accounts_can_still_be_saved(self, staff: Client, company: Company) -> None:
+        accounts = SourceAccountFactory.create_batch(100, company=company)
+        page = as_it_stands(staff, change_url(company))
+        answer = self.save(staff, company, page, **{"source_accounts-99-name": "The last"})
+        assert answer.status_code == 302
+        accounts[-1].refresh_from_db()
+        assert accounts[-1].name == "The last"
+
     def test_no_account_number_goes_with_the_form(self, staff: Client, company: Company) -> None:
         SourceAccountFactory(company=company, account_number=LONG_NUMBER)
         page = as_it_stands(staff, change_url(company))
