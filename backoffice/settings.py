@@ -332,7 +332,11 @@ ACCOUNT_RATE_LIMITS = {
     "password_failed": "30/h/key",
 }
 MFA_ADAPTER = "feeds.sign_in.second_factors.SecondFactorAdapter"
-MFA_FORMS = {"add_webauthn": "feeds.sign_in.forms.AddPasskeyForm", "authenticate": "feeds.sign_in.forms.CodeForm"}
+MFA_FORMS = {
+    "add_webauthn": "feeds.sign_in.forms.AddPasskeyForm",
+    "authenticate": "feeds.sign_in.forms.CodeForm",
+    "edit_webauthn": "feeds.sign_in.forms.RenamePasskeyForm",
+}
 MFA_SUPPORTED_TYPES = ["totp", "webauthn", "recovery_codes"]
 MFA_PASSKEY_LOGIN_ENABLED = PASSWORD_SIGN_IN
 MFA_RECOVERY_CODES_SHOW_ONCE = True
@@ -442,7 +446,8 @@ TRUSTED_PROXY_COUNT: int = env.int("TRUSTED_PROXY_COUNT", default=0)
 # No form needs more; the limits of Django's own would not stop a file.
 MAX_REQUEST_BYTES: int = env.int("MAX_REQUEST_BYTES", default=2621440)
 DATA_UPLOAD_MAX_MEMORY_SIZE = FILE_UPLOAD_MAX_MEMORY_SIZE = MAX_REQUEST_BYTES
-DATA_UPLOAD_MAX_NUMBER_FIELDS = 1000
+# An account that is not in Codat yet takes 22 fields of its company's form, with the copies of what was on the screen.
+DATA_UPLOAD_MAX_NUMBER_FIELDS = 2500
 DATA_UPLOAD_MAX_NUMBER_FILES = 5
 SECURE_SSL_REDIRECT: bool = env.bool("SECURE_SSL_REDIRECT", default=IS_PRODUCTION)
 # Probes come from inside, over plain HTTP; a webhook that is redirected is lost, and its signature needs no TLS.

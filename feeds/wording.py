@@ -21,10 +21,19 @@ from django.conf import settings
 from django.utils import translation
 from django.utils.translation import gettext as _
 
-from feeds.states import GONE_MEANING, AccountStatus, ConnectionStatus
+from feeds.states import (
+    ACCOUNT_MEANINGS,
+    GONE_MEANING,
+    NOT_IN_CODAT,
+    AccountStatus,
+    ConnectionStatus,
+    OnboardingState,
+)
 
 _PLACEHOLDER = re.compile(r"%\((?P<name>\w+)\)[sd]|%[sd]|\{\}")
 _CHANGE = re.compile(r"(?P<label>[^:→]+): (?P<before>[^→]+) → (?P<after>[^→]+)")
+_ONBOARDING = "Onboarding"
+"""The label before a state of onboarding. Anywhere else "Draft" or "Linked" may be something else, or a name."""
 _PLAIN_VALUES = ("yes", "no", "none", "gone")
 _SHORTEST_START = 4
 """Letters a sentence must begin with before its first placeholder: fewer would find it in anybody's words."""
@@ -83,6 +92,7 @@ class _Book:
     exact: Mapping[str, str]
     sentences: tuple[_Sentence, ...]
     statuses: Mapping[str, str]
+    onboarding: Mapping[str, str]
     form: Callable[[int], int]
     """Which of a text's forms goes with a number."""
 
@@ -125,12 +135,15 @@ class _Book:
             found = _CHANGE.fullmatch(piece)
             if found is None or found["label"] not in self.exact:
                 return None
-            before, after = (self._plain(value) for value in (found["before"], found["after"]))
-            told.append(f"{self.exact[found['label']]}{colon_in_words()}{before} → {after}")
+            label = found["label"]
+            before, after = (self._plain(label, value) for value in (found["before"], found["after"]))
+            told.append(f"{self.exact[label]}{colon_in_words()}{before} → {after}")
         return "; ".join(told)
 
-    def _plain(self, value: str) -> str:
+    def _plain(self, label: str, value: str) -> str:
         # Not any word: a role may be called like something else on the screens.
+        if label == _ONBOARDING:
+            return self.onboarding.get(value, value)
         return self.statuses.get(value) or (self.exact[value] if value in _PLAIN_VALUES else value)
 
     def _labels(self, text: str) -> str | None:
@@ -150,12 +163,15 @@ def _book(language: str) -> _Book:
     folder = Path(settings.LOCALE_PATHS[0])
     words = dict(_entries(Path(str(gettext.find("django", folder, [language])))))
     sentences = [_sentence(english, forms) for english, forms in words.items() if _is_unmistakable(english)]
-    statuses = {english: words.get(english, (english,))[0] for english in _status_labels()}
+    statuses, onboarding = (
+        {english: words.get(english, (english,))[0] for english in labels}
+        for labels in (_status_labels(), _onboarding_labels())
+    )
     ordered = sorted(sentences, key=lambda it: -len(it.start))
     exact = {english: forms[-1] for english, forms in words.items() if not _PLACEHOLDER.search(english)}
     # The library has no public way to ask for it; the attribute is as old as the module.
     form = gettext.translation("django", folder, [language]).plural  # type: ignore[attr-defined]
-    return _Book(exact, tuple(ordered), statuses, form)
+    return _Book(exact, tuple(ordered), statuses, onboarding, form)
 
 
 def _entries(compiled: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
@@ -187,7 +203,13 @@ def _is_unmistakable(english: str) -> bool:
 
 def _status_labels() -> list[str]:
     with recorded():
-        return [str(known.label) for known in (*ConnectionStatus, *AccountStatus, GONE_MEANING)]
+        not_sent = ACCOUNT_MEANINGS[NOT_IN_CODAT]
+        return [str(known.label) for known in (*ConnectionStatus, *AccountStatus, not_sent, GONE_MEANING)]
+
+
+def _onboarding_labels() -> list[str]:
+    with recorded():
+        return [str(known.label) for known in OnboardingState]
 
 
 def _sentence(english: str, translated: tuple[str, ...]) -> _Sentence:

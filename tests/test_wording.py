@@ -39,6 +39,12 @@ def in_french(text: str) -> str:
         ("Feed broke: Support", f"Flux interrompu{NBSP}: Support"),
         ("We phoned them. They will reconnect.", "We phoned them. They will reconnect."),
         ("Active: no → yes; Roles: none → Support", f"Actif{NBSP}: non → oui; Rôles{NBSP}: aucun → Support"),
+        (
+            "Onboarding: Link ready → Needs attention; In Codat: no → yes",
+            f"Intégration{NBSP}: Lien prêt → Intervention requise; Dans Codat{NBSP}: non → oui",
+        ),
+        ("Status: not in Codat → pending", f"Statut{NBSP}: absent de Codat → en attente"),
+        ("Roles: Draft → Queued", f"Rôles{NBSP}: Draft → Queued"),
         ("Plan: none → phone them", "Plan: none → phone them"),
         ("English title, French body", "titre anglais, texte français"),
         ("English title, and more", "English title, and more"),

@@ -510,6 +510,7 @@ ADDRESSES: dict[str, str] = {
         ("mfa_add_webauthn", "mfa_login_webauthn", "mfa_reauthenticate_webauthn", "mfa_remove_webauthn"),
         covered_by("browser/test_sign_in.py::test_a_passkey_is_added_asked_for_and_opens_alone"),
     ),
+    "mfa_edit_webauthn": covered_by("sign_in/test_second_factors.py::test_renaming_a_passkey_is_in_the_history"),
     "mfa_authenticate": covered_by("sign_in/test_second_factors.py::test_the_code_of_the_app_opens"),
     **dict.fromkeys(
         ("openid_connect_login", "openid_connect_callback"),
@@ -542,7 +543,6 @@ ADDRESSES: dict[str, str] = {
     ),
     "codat-webhook": NO_HISTORY + "the inbox; what it leads to is the history of the rows",
     "session_left": NO_HISTORY + "how long one's own session lasts",
-    "mfa_edit_webauthn": NO_HISTORY + "what a person calls their own passkey",
     "admin:invitation_funnel_csv": LOOKS + "totals and medians of no customer (decision 0021)",
     "admin:feeds_company_name_preview": LOOKS + "how Codat would store a name",
     "mfa_view_recovery_codes": LOOKS + "codes that were just made, once; that they were made is history",

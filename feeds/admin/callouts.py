@@ -203,6 +203,19 @@ def cannot_send_back(version: CalloutVersion) -> Text:
     return "" if version.state == CalloutState.SUBMITTED else _("Only a submitted version can be sent back.")
 
 
+def submission_consequences(_version: CalloutVersion) -> list[Text]:
+    """What holds still, and who may let it go."""
+    if callouts.FOUR_EYES in settings.FOUR_EYES:
+        return [
+            _("The texts hold still until a colleague approves them or sends them back."),
+            _("You will not be the one who approves: the version is yours."),
+        ]
+    return [
+        _("The texts hold still until they are approved or sent back."),
+        _("No second person is required here: whoever has the right may approve, also what they wrote."),
+    ]
+
+
 def approval_consequences(version: CalloutVersion) -> list[Text]:
     """What the approval says."""
     sentences: list[Text] = [
@@ -439,10 +452,7 @@ class CalloutVersionAdmin(ActionsAdmin[CalloutVersion]):
         gettext_lazy("Submit"),
         permission=CALLOUT_RIGHTS["submit"],
         form=CommentForm,
-        consequences=lambda _version: [
-            _("The texts hold still until a colleague approves them or sends them back."),
-            _("You will not be the one who approves: the version is yours."),
-        ],
+        consequences=submission_consequences,
         unavailable=cannot_submit,
     )
     def submit(self, request: HttpRequest, version: CalloutVersion, data: dict[str, Any]) -> str:

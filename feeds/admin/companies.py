@@ -28,6 +28,7 @@ from feeds.admin.actions import ActionsAdmin, ReasonForm, Secret, list_action, o
 from feeds.admin.base import SEARCH_BY_COMPANY, as_of, change_url, named, person, status_pill
 from feeds.admin.connections import LINK_REPLACED, link_secret, no_link_needed, no_live_link
 from feeds.admin.invitations import InviteForm, contact_mail_preview
+from feeds.admin.meanwhile import MeanwhileForm
 from feeds.admin.timelines import timeline_page
 from feeds.audit import current_actor
 from feeds.banking import USUAL_ROUTING_TYPE, Finding, mask
@@ -40,13 +41,10 @@ from feeds.services.ledger import ACTIVE_ONBOARDING
 from feeds.states import AccountStatus, InvitationPurpose, OnboardingState, Text
 
 if TYPE_CHECKING:
-    _CompanyForm = forms.ModelForm[Company]
-    _AccountForm = forms.ModelForm[SourceAccount]
     _AccountFormSet = BaseInlineFormSet[SourceAccount, Company, "NewAccountForm"]
     _AccountInline = admin.StackedInline[SourceAccount, Company]
 else:
     # Django's classes are generic only for type checkers.
-    _CompanyForm = _AccountForm = forms.ModelForm
     _AccountFormSet = BaseInlineFormSet
     _AccountInline = admin.StackedInline
 
@@ -83,7 +81,7 @@ def is_busy(company: Company) -> bool:
 
 
 # --- Forms ----------------------------------------------------------------------------------------------------------
-class CompanyForm(_CompanyForm):
+class CompanyForm(MeanwhileForm):
     """What the bank owns. Errors of preflight block; its warnings are shown after saving."""
 
     class Meta:
@@ -108,8 +106,11 @@ class CompanyForm(_CompanyForm):
                 self.add_error(finding.field, finding.message)
 
 
-class NewAccountForm(_AccountForm):
+class NewAccountForm(MeanwhileForm):
     """An account that is not in Codat yet. A stored number is not shown again: typing nothing keeps it."""
+
+    instance: SourceAccount
+    not_sent = frozenset({"account_number"})
 
     class Meta:
         model = SourceAccount

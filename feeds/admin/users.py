@@ -18,6 +18,7 @@ from django.utils.translation import gettext_lazy
 
 from feeds.admin.actions import ActionsAdmin, Outcome, ReasonForm, explained, object_action, tell_asked
 from feeds.admin.base import EMPTY, MirrorAdmin, person, time_column, withdraw
+from feeds.admin.meanwhile import MeanwhileForm
 from feeds.audit import current_actor
 from feeds.services import approvals, people, second_factors
 from feeds.services.errors import Refused
@@ -31,12 +32,12 @@ else:
     _StockUserAdmin = StockUserAdmin
     _StockUserForm = UserChangeForm
 
-CHANGE_ROLES = "change_roles"
+CHANGE_ROLES = approvals.CHANGE_ROLES
 
 withdraw("auth", User, Group)
 
 
-class UserForm(_StockUserForm):
+class UserForm(MeanwhileForm, _StockUserForm):
     """A person. Where role changes need a colleague, they are asked for with a reason and the rest is saved at once."""
 
     role_reason = forms.CharField(
@@ -50,6 +51,7 @@ class UserForm(_StockUserForm):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.rights_before = people.rights(self.instance) if self.instance.pk else {}
+        self.kept_back: frozenset[str] = frozenset()
 
     def rights_after(self) -> dict[str, Any]:
         """The rights as the form has them; what it does not offer to this person stays."""
@@ -72,11 +74,19 @@ class UserForm(_StockUserForm):
     def put_back(self) -> dict[str, Any]:
         """Take the change of rights out of what is saved; the rights that were asked for."""
         wanted = self.rights_after()
-        for name in people.SWITCHES:
-            setattr(self.instance, name, self.rights_before[name])
-        if people.ROLES in self.cleaned_data:
-            self.cleaned_data[people.ROLES] = Group.objects.filter(pk__in=self.rights_before[people.ROLES])
+        self.kept_back = frozenset(people.FIELDS)
         return wanted
+
+    def columns_typed(self) -> list[str]:
+        """The columns to write: never one that was only on the screen, for a colleague may be changing it now."""
+        columns = {field.name for field in self.instance._meta.concrete_fields}
+        return sorted(columns & set(self.changed_data) - self.kept_back)
+
+    def _save_m2m(self) -> None:
+        """As `columns_typed`, for the roles."""
+        if people.ROLES not in self.changed_data or people.ROLES in self.kept_back:
+            self.cleaned_data.pop(people.ROLES, None)
+        super()._save_m2m()  # type: ignore[misc]  # Django's hook
 
 
 @admin.register(User)
@@ -142,14 +152,17 @@ class UserAdmin(ActionsAdmin[User], _StockUserAdmin):
         return False
 
     def save_model(self, request: HttpRequest, obj: User, form: Any, change: bool) -> None:
-        """Rights are changed by a colleague's approval, where the settings say so; everything else now."""
-        if change and isinstance(form, UserForm) and approvals.is_needed(CHANGE_ROLES):
+        """Rights are changed by a colleague's approval, where the settings say so; what else was typed now."""
+        if not (change and isinstance(form, UserForm)):
+            super().save_model(request, obj, form, change)
+            return
+        if approvals.is_needed(CHANGE_ROLES):
             before, wanted = form.rights_before, form.put_back()
             if wanted != before:
                 with recorded():
                     differences = people.differences(before, wanted)
                 self._ask_for_rights(request, obj, form, differences, wanted)
-        super().save_model(request, obj, form, change)
+        obj.save(update_fields=form.columns_typed())
 
     def _ask_for_rights(
         self, request: HttpRequest, user: User, form: UserForm, differences: list[str], wanted: dict[str, Any]

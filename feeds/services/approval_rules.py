@@ -32,7 +32,15 @@ from feeds.services import (
     second_factors,
 )
 from feeds.services.errors import Refused
-from feeds.states import AccountStatus, InvitationPurpose, Text
+from feeds.states import (
+    ACCOUNT_MEANINGS,
+    CONNECTION_MEANINGS,
+    ONBOARDING_MEANINGS,
+    AccountStatus,
+    InvitationPurpose,
+    Meaning,
+    Text,
+)
 
 State = dict[str, Any]
 """What a decision is judged on: name -> value, ready for a JSON column. The names are labelled by `LABELS`."""
@@ -85,6 +93,13 @@ LABELS: dict[str, Text] = {
     **people.SWITCHES,
 }
 """Names of a state in words."""
+
+MEANINGS: dict[tuple[type[Model], str], dict[str, Meaning]] = {
+    (Company, "onboarding"): ONBOARDING_MEANINGS,
+    (Connection, "status"): CONNECTION_MEANINGS,
+    (SourceAccount, "status"): ACCOUNT_MEANINGS,
+}
+"""What the codes in a state are called. Those of many rows are compared without a word."""
 
 
 # --- What a decision is judged on ------------------------------------------------------------------------------------

@@ -31,14 +31,15 @@ from feeds.audit import Actor
 from feeds.codat.errors import CodatError
 from feeds.models import Approval, Company, Operation
 from feeds.services import access, ledger, outbox
-from feeds.services.approval_rules import BULK, LABELS, RULES, Rule, State, company_of
+from feeds.services.approval_rules import BULK, LABELS, MEANINGS, RULES, Rule, State, company_of
 from feeds.services.errors import Refused
-from feeds.states import ApprovalState, MailKind, Text
+from feeds.states import ApprovalState, MailKind, Text, describe
 from feeds.wording import recorded, retold
 
 log = structlog.get_logger(__name__)
 
 DECIDE = "feeds.decide_approval"
+CHANGE_ROLES = "change_roles"
 BUDGET = 40.0
 """Seconds after which the rest of many rows is left to another task: a queue task lives sixty."""
 STALLED = timedelta(minutes=5)
@@ -213,7 +214,15 @@ def waiting_for(user: User) -> QuerySet[Approval]:
         .filter(state=ApprovalState.REQUESTED, action__in=mine, expires_at__gt=timezone.now())
         .exclude(requested_by=user)
     )
-    return waiting.exclude(action__in=[name for name, rule in RULES.items() if rule.model is User], target_pk=user.pk)
+    about_people = Q(action__in=[name for name, rule in RULES.items() if rule.model is User])
+    waiting = waiting.exclude(about_people & Q(target_pk=user.pk))
+    if user.is_superuser:
+        return waiting
+    # As the veto has it: only a superuser decides about superusers.
+    superusers = User.objects.filter(is_superuser=True).values("pk")
+    return waiting.exclude(about_people & Q(target_pk__in=superusers)).exclude(
+        action=CHANGE_ROLES, payload__data__is_superuser=True
+    )
 
 
 def why_not_decide(approval: Approval, user: User | None) -> Text:
@@ -517,11 +526,8 @@ class Compared:
     label: Text
     then: str
     now: str
-
-    @property
-    def differs(self) -> bool:
-        """Whether it has changed."""
-        return self.then != self.now
+    differs: bool
+    """Whether it has changed: two states may be called the same."""
 
 
 def label_of(approval: Approval) -> Text:
@@ -538,10 +544,14 @@ def compared(approval: Approval) -> list[Compared]:
     """What the request was judged on, then and now."""
     target = target_of(approval)
     now: State = RULES[approval.action].state(target) if target is not None else {}
-    return [
-        Compared(LABELS.get(name, name), _said(name, then), _said(name, now[name]) if name in now else _("gone"))
-        for name, then in approval.judged_on.items()
-    ]
+    return [_compared(approval, name, then, now) for name, then in approval.judged_on.items()]
+
+
+def _compared(approval: Approval, name: str, then: Any, now: State) -> Compared:
+    label, words = LABELS.get(name, name), _said(approval, name, then)
+    if name not in now:
+        return Compared(label, words, _("gone"), differs=True)
+    return Compared(label, words, _said(approval, name, now[name]), differs=then != now[name])
 
 
 def compared_for(user: User, approval: Approval) -> list[Compared]:
@@ -558,10 +568,15 @@ def outcome_in_words(approval: Approval) -> str:
 
 def payload_in_words(approval: Approval) -> list[tuple[Text, str]]:
     """The frozen fields, labelled."""
-    return [(LABELS.get(name, name), _said(name, value)) for name, value in approval.payload.get("data", {}).items()]
+    data = approval.payload.get("data", {})
+    return [(LABELS.get(name, name), _said(approval, name, value)) for name, value in data.items()]
 
 
-def _said(name: str, value: Any) -> str:
+def _said(approval: Approval, name: str, value: Any) -> str:
+    rule = RULES.get(approval.action)
+    meanings = MEANINGS.get((rule.model, name)) if rule is not None else None
+    if meanings is not None:
+        return str(describe(meanings, value).label)
     if isinstance(value, bool):
         return _("yes") if value else _("no")
     if name == "groups":
@@ -606,7 +621,7 @@ def _mail(kind: MailKind, approval: Approval, to: Sequence[str], subject: Text, 
 # --- Is anybody there? -----------------------------------------------------------------------------------------------
 def role_changes_are_stuck() -> bool:
     """Whether role changes wait for a second person and there are not two: nobody could ever be given a role."""
-    return is_needed("change_roles") and people_who_may_decide("change_roles").count() < 2
+    return is_needed(CHANGE_ROLES) and people_who_may_decide(CHANGE_ROLES).count() < 2
 
 
 def may_still_decide(approval: Approval, at: datetime | None = None) -> bool:

@@ -8,13 +8,17 @@ from allauth.account.adapter import get_adapter
 from allauth.account.forms import LoginForm as StockLoginForm
 from allauth.core import context
 from allauth.mfa.base.forms import AuthenticateForm as StockCodeForm
-from allauth.mfa.webauthn.forms import AddWebAuthnForm
+from allauth.mfa.models import Authenticator
+from allauth.mfa.webauthn.forms import AddWebAuthnForm, EditWebAuthnForm
 from django.conf import settings
 from django.contrib.admin.forms import AdminPasswordChangeForm
 from django.core.exceptions import ValidationError
+from django.db import transaction
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from django.views.decorators.debug import sensitive_variables
+
+from feeds.sign_in import events
 
 
 class LoginForm(StockLoginForm):  # type: ignore[misc]  # the library ships no types
@@ -77,3 +81,16 @@ class AddPasskeyForm(AddWebAuthnForm):  # type: ignore[misc]
             self.fields["passwordless"].help_text = gettext_lazy(
                 "The device then asks for your finger, face or PIN each time."
             )
+
+
+class RenamePasskeyForm(EditWebAuthnForm):  # type: ignore[misc]
+    """What a passkey is called. The history has it: an administrator reads the name before resetting factors."""
+
+    def save(self) -> Authenticator:
+        """Store the name; allauth announces every change of a factor but this."""
+        before = self.instance.wrap().name
+        with transaction.atomic():
+            renamed = super().save()
+            if before != self.cleaned_data["name"]:
+                events.passkey_renamed(self.instance.user, before, self.cleaned_data["name"])
+        return renamed

@@ -532,6 +532,24 @@ class TestRoles:
         user.refresh_from_db()
         assert (user.first_name, user.is_active) == ("Nora", True)
 
+    def test_an_administrator_is_not_called_to_decide_about_superusers(
+        self, boss: User, django_assert_num_queries: Any
+    ) -> None:
+        chief, other = UserFactory.create_batch(2, is_superuser=True)
+        client, home = browser(boss), reverse("admin:index")
+        page(client, LIST)
+        with CaptureQueriesContext(database) as none:
+            page(client, LIST)
+        queries = len(none)
+        self.save(browser(chief), other, is_superuser="on", is_active=None, role_reason="Has left.")
+        approval = Approval.objects.get()
+        with django_assert_num_queries(queries):
+            assert change_url(approval) not in page(client, LIST)
+        assert "for your approval" not in page(client, home)
+        third = browser(UserFactory(is_superuser=True))
+        assert change_url(approval) in page(third, LIST)
+        assert "1 request waits for your approval" in page(third, home)
+
     def test_a_new_person_begins_without_a_role(self, boss: User) -> None:
         secret = "another long invented phrase"
         data = {"username": "newcomer", "usable_password": "true", "password1": secret, "password2": secret}

@@ -216,6 +216,22 @@ class TestApproval:
         version.refresh_from_db()
         assert version.state == CalloutState.SUBMITTED
 
+    @pytest.mark.parametrize("names", [["publish_callout"], []])
+    def test_the_page_before_submitting_promises_a_second_person_only_where_there_is_one(
+        self, settings: Settings, names: list[str]
+    ) -> None:
+        settings.FOUR_EYES = names
+        client = browser(role=RELATIONSHIP_MANAGERS)
+        client.post(ADD, TEXTS)
+        version = CalloutVersion.objects.get()
+        page = client.get(ACTIONS[0].url(version)).content.decode()
+        assert ("You will not be the one who approves" in page) == bool(names)
+        assert ("No second person is required here" in page) == (not names)
+        ACTIONS[0].post(client, version)
+        ACTIONS[1].post(client, version)
+        version.refresh_from_db()
+        assert (version.state == CalloutState.SUBMITTED) == bool(names)
+
     def test_a_text_that_was_exchanged_behind_an_open_page_is_not_approved(self) -> None:
         author, other = (Actor.person(UserFactory(role=RELATIONSHIP_MANAGERS), source="test") for _person in range(2))
         version = CalloutVersionFactory(state=CalloutState.SUBMITTED)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import date
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -29,12 +31,14 @@ from tests.factories import (
     SourceAccountFactory,
     UserFactory,
 )
+from tests.page_form import as_it_stands, fields_of
 from tests.sandbox_process import SandboxProcess
 
 ADD = "admin:feeds_company_add"
 LIST = "admin:feeds_company_changelist"
 PREVIEW = "admin:feeds_company_name_preview"
 LONG_NUMBER = "400010009876"
+JANUARY = date(2026, 1, 31)
 
 pytestmark = pytest.mark.django_db
 
@@ -363,6 +367,126 @@ class TestChanging:
         draft = CompanyFactory()
         assert boss.post(reverse("admin:feeds_company_delete", args=[draft.pk]), {"post": "yes"}).status_code == 403
         assert Company.objects.exists()
+
+
+# --- Two people with one page open -----------------------------------------------------------------------------------
+class TestTwoPeople:
+    @pytest.fixture
+    def company(self, robin: User) -> Company:
+        """Robin's company."""
+        company: Company = CompanyFactory(manager=robin, contact_email="old@cafe.example", notes="Prefers\nmornings.")
+        return company
+
+    @pytest.fixture
+    def ahmed(self) -> Client:
+        """The browser of an administrator."""
+        return browser(UserFactory(role=ADMINISTRATORS, first_name="Ahmed", last_name="Said"))
+
+    def save(self, client: Client, company: Company, page: dict[str, Any], **typed: str) -> Any:
+        """Press Save on a page that was opened before."""
+        return client.post(change_url(company), page | typed)
+
+    def test_a_page_that_lay_open_takes_no_manager_away(self, staff: Client, robin: User, ahmed: Client) -> None:
+        company = CompanyFactory(manager=None)
+        page = as_it_stands(ahmed, change_url(company))
+        staff.post(action_url(company, "take-over"))
+        assert self.save(ahmed, company, page, notes="Called on Monday.").status_code == 302
+        company.refresh_from_db()
+        assert (company.manager, company.notes) == (robin, "Called on Monday.")
+        entry = AuditEntry.objects.filter(content_type__model="company").latest("pk")
+        assert (entry.actor_name, entry.fields) == ("Ahmed Said", ",notes,")
+
+    def test_each_keeps_what_they_changed(self, staff: Client, ahmed: Client, company: Company) -> None:
+        page = as_it_stands(staff, change_url(company))
+        self.save(ahmed, company, as_it_stands(ahmed, change_url(company)), contact_email="new@cafe.example")
+        assert self.save(staff, company, page, notes="Prefers e-mail.").status_code == 302
+        company.refresh_from_db()
+        assert (company.contact_email, company.notes) == ("new@cafe.example", "Prefers e-mail.")
+
+    def test_what_both_changed_is_refused_once_and_says_what_it_is_now(
+        self, staff: Client, ahmed: Client, company: Company
+    ) -> None:
+        page = as_it_stands(staff, change_url(company))
+        self.save(ahmed, company, page, contact_email="new@cafe.example", contact_name="Zoé")
+        typed = {"contact_email": "other@cafe.example", "notes": "Prefers e-mail."}
+        answer = self.save(staff, company, page, **typed)
+        assert answer.context["adminform"].form.errors == {
+            "contact_email": [
+                "Ahmed Said changed this after you opened the page. It is now: new@cafe.example. Ask them, or "
+                "save again to replace it."
+            ]
+        }
+        company.refresh_from_db()
+        assert (company.contact_email, company.notes) == ("new@cafe.example", "Prefers\nmornings.")
+
+        again = fields_of(answer.content.decode())
+        shown = {name: again[name] for name in ("contact_email", "notes", "contact_name")}
+        assert shown == {"contact_email": [typed["contact_email"]], "notes": [typed["notes"]], "contact_name": ["Zoé"]}
+        assert self.save(staff, company, again).status_code == 302
+        company.refresh_from_db()
+        assert (company.contact_email, company.notes, company.contact_name) == (*typed.values(), "Zoé")
+
+    def test_the_refusal_is_in_the_readers_language_and_in_its_words(
+        self, staff: Client, ahmed: Client, company: Company
+    ) -> None:
+        staff.post(reverse("language"), {"language": "fr"})
+        page = as_it_stands(staff, change_url(company))
+        self.save(ahmed, company, page, time_zone="America/Toronto")
+        answer = self.save(staff, company, page, time_zone="America/Halifax")
+        assert answer.context["adminform"].form.errors["time_zone"] == [
+            "Ahmed Said a modifié ce champ après que vous avez ouvert la page. Sa valeur est maintenant\u00a0: Toronto."
+            " Consultez cette personne, ou enregistrez de nouveau pour la remplacer."
+        ]
+
+    def test_the_same_change_twice_is_no_quarrel(self, staff: Client, ahmed: Client, company: Company) -> None:
+        page = as_it_stands(staff, change_url(company))
+        self.save(ahmed, company, page, contact_email="new@cafe.example")
+        assert self.save(staff, company, page, contact_email="new@cafe.example").status_code == 302
+
+    def test_line_ends_are_no_change_of_somebody_elses(self, staff: Client, company: Company) -> None:
+        page = as_it_stands(staff, change_url(company))
+        assert self.save(staff, company, page, contact_name="Zoé").status_code == 302
+        assert self.save(staff, company, as_it_stands(staff, change_url(company)), notes="Gone").status_code == 302
+        company.refresh_from_db()
+        assert (company.contact_name, company.notes) == ("Zoé", "Gone")
+
+    @pytest.mark.parametrize("language", ["en", "fr"])
+    def test_a_page_saved_as_it_stands_changes_nothing(self, staff: Client, company: Company, language: str) -> None:
+        SourceAccountFactory(company=company, balance="1234.50", account_open_date=JANUARY)
+        staff.post(reverse("language"), {"language": language})
+        page, before = as_it_stands(staff, change_url(company)), AuditEntry.objects.count()
+        assert self.save(staff, company, page).status_code == 302
+        assert AuditEntry.objects.count() == before
+
+    def test_accounts_keep_what_each_changed(self, staff: Client, ahmed: Client, company: Company) -> None:
+        account = SourceAccountFactory(company=company, name="Operating", balance="1.00", account_open_date=None)
+        page = as_it_stands(staff, change_url(company))
+        mine, theirs = "source_accounts-0-name", "source_accounts-0-balance"
+        self.save(ahmed, company, page, **{theirs: "2.50", "source_accounts-0-account_open_date": "2026-01-31"})
+        assert self.save(staff, company, page, **{mine: "Payroll"}).status_code == 302
+        account.refresh_from_db()
+        assert (account.name, account.balance, account.account_open_date) == ("Payroll", Decimal("2.50"), JANUARY)
+        answer = self.save(staff, company, page, **{theirs: "7.00"})
+        assert "Ahmed Said changed this after you opened the page. It is now: 2.50." in answer.content.decode()
+
+    def test_a_page_of_a_hundred_accounts_can_still_be_saved(self, staff: Client, company: Company) -> None:
+        accounts = SourceAccountFactory.create_batch(100, company=company)
+        page = as_it_stands(staff, change_url(company))
+        answer = self.save(staff, company, page, **{"source_accounts-99-name": "The last"})
+        assert answer.status_code == 302
+        accounts[-1].refresh_from_db()
+        assert accounts[-1].name == "The last"
+
+    def test_no_account_number_goes_with_the_form(self, staff: Client, company: Company) -> None:
+        SourceAccountFactory(company=company, account_number=LONG_NUMBER)
+        page = as_it_stands(staff, change_url(company))
+        assert "initial-source_accounts-0-name" in page
+        assert not any(LONG_NUMBER in value for values in page.values() for value in values)
+        number = "source_accounts-0-account_number"
+        answer = self.save(staff, company, page, contact_email="nonsense", **{number: "550077001234"})
+        held = fields_of(answer.content.decode())
+        assert [name for name, values in held.items() if "550077001234" in values] == [number]
+        assert LONG_NUMBER not in answer.content.decode()
 
 
 # --- The page and its panel ------------------------------------------------------------------------------------------

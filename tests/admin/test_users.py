@@ -9,7 +9,13 @@ from django.contrib.auth.models import Group, User
 from django.test import Client
 from django.urls import reverse
 
+from feeds.admin.users import UserForm
+from feeds.audit import Actor
+from feeds.models import Approval
+from feeds.services import approvals
+from feeds.states import ApprovalState
 from tests.factories import UserFactory
+from tests.page_form import as_it_stands, fields_of
 
 pytestmark = pytest.mark.django_db
 
@@ -115,3 +121,82 @@ def test_who_only_looks_at_a_person_sees_nothing_of_the_password() -> None:
     assert "newcomer" in page
     assert "algorithm" not in page
     assert "password/" not in page.partition('id="content"')[2]
+
+
+# --- A page that lay open --------------------------------------------------------------------------------------------
+def page_of(user: User) -> str:
+    """The person's page."""
+    return reverse("admin:auth_user_change", args=[user.pk])
+
+
+def asked_to_switch_off(user: User, asker: User) -> Approval:
+    """A request that takes the person's roles away and switches them off."""
+    rights = {"groups": [], "is_active": False, "is_staff": True, "is_superuser": False}
+    words, actor = ["Active: yes → no"], Actor.person(asker, source="admin")
+    return approvals.ask("change_roles", user, data=rights, consequences=words, reason="Has left.", actor=actor)
+
+
+@pytest.mark.parametrize("four_eyes", [True, False])
+def test_a_page_that_lay_open_gives_no_right_back(
+    browser: Client, administrator: User, settings: Any, four_eyes: bool
+) -> None:
+    settings.FOUR_EYES = settings.PRODUCT_FOUR_EYES
+    user, support = UserFactory(role="Support"), Group.objects.get(name="Support")
+    page = as_it_stands(browser, page_of(user))
+    assert (page["is_active"], page["groups"]) == (["on"], [str(support.pk)])
+    approval = asked_to_switch_off(user, administrator)
+    approvals.approve(approval, actor=Actor.person(UserFactory(role="Administrators"), source="admin"))
+    settings.FOUR_EYES = settings.PRODUCT_FOUR_EYES if four_eyes else []
+
+    answer = browser.post(page_of(user), page | {"email": "new@bank.example"})
+    assert answer.status_code == 302
+    user.refresh_from_db()
+    assert (user.email, user.is_active, list(user.groups.all())) == ("new@bank.example", False, [])
+    assert list(Approval.objects.all()) == [approval]
+
+
+@pytest.mark.parametrize("four_eyes", [True, False])
+def test_an_approval_carried_out_while_the_form_is_saved_stands(
+    browser: Client, administrator: User, settings: Any, monkeypatch: pytest.MonkeyPatch, four_eyes: bool
+) -> None:
+    settings.FOUR_EYES = settings.PRODUCT_FOUR_EYES if four_eyes else []
+    user, colleague = UserFactory(role="Support"), UserFactory(role="Administrators")
+    approval, page = asked_to_switch_off(user, administrator), as_it_stands(browser, page_of(user))
+    clean = UserForm.clean
+
+    def meanwhile(form: UserForm) -> dict[str, Any]:
+        data = clean(form)
+        approvals.approve(approval, actor=Actor.person(colleague, source="admin"))
+        return data
+
+    monkeypatch.setattr(UserForm, "clean", meanwhile)
+    assert browser.post(page_of(user), page | {"email": "new@bank.example"}).status_code == 302
+    approval.refresh_from_db()
+    user.refresh_from_db()
+    assert approval.state == ApprovalState.DONE
+    assert (user.email, user.is_active, list(user.groups.all())) == ("new@bank.example", False, [])
+
+
+def test_roles_that_two_people_change_are_refused_once_and_lost_by_nobody(browser: Client) -> None:
+    user = UserFactory()
+    support, auditors = (Group.objects.get(name=name) for name in ("Support", "Compliance auditors"))
+    page = as_it_stands(browser, page_of(user))
+    assert "groups" not in page
+    other = Client()
+    other.force_login(UserFactory(role="Administrators", first_name="Ahmed", last_name="Said"))
+    other.post(page_of(user), page | {"groups": [support.pk]})
+    answer = browser.post(page_of(user), page | {"groups": [auditors.pk]})
+    assert answer.context["adminform"].form.errors["groups"] == [
+        "Ahmed Said changed this after you opened the page. It is now: Support. Ask them, or save again to replace it."
+    ]
+    assert list(user.groups.all()) == [support]
+    assert browser.post(page_of(user), fields_of(answer.content.decode())).status_code == 302
+    assert list(user.groups.all()) == [auditors]
+
+
+def test_nothing_of_a_password_goes_with_the_form(browser: Client) -> None:
+    user = UserFactory()
+    page = as_it_stands(browser, page_of(user))
+    assert "initial-username" in page
+    assert not [name for name in page if "password" in name]
+    assert not any(user.password in value for values in page.values() for value in values)

@@ -10,7 +10,7 @@ import pytest
 from django.conf import settings as django_settings
 from django.contrib.auth.models import Group, User
 from django.db import IntegrityError, connection, transaction
-from django.utils import timezone
+from django.utils import timezone, translation
 
 from feeds import checks
 from feeds.audit import Actor
@@ -254,6 +254,39 @@ def test_an_account_that_is_gone_already_is_not_deleted_again(asker: User, decid
     assert "Gone from Codat: no → yes" in settled.outcome
 
 
+@pytest.mark.parametrize(
+    ("language", "told"),
+    [
+        ("en", "Changed since it was asked: Onboarding: Link ready → Linked. Nothing was done; if it is still wanted, "
+         "ask anew."),
+        ("fr", "Modifié depuis la demande\u00a0: Intégration\u00a0: Lien prêt → Liée. Rien n’a été fait; s’il le faut "
+         "encore, refaites la demande."),
+    ],
+)  # fmt: skip
+def test_states_are_told_in_words(language: str, told: str) -> None:
+    boss, other = UserFactory.create_batch(2, role="Administrators")
+    company = CompanyFactory(in_codat=True)
+    approval = ask(company, boss, "delete_company_in_codat")
+    company.onboarding_state = OnboardingState.LINKED
+    company.save()
+    words = {"en": ("Link ready", "Linked"), "fr": ("Lien prêt", "Liée")}[language]
+    with translation.override(language):
+        [onboarding] = [it for it in approvals.compared(approval) if it.differs]
+        assert (onboarding.then, onboarding.now) == words
+    settled = approvals.approve(approval, actor=acts(other))
+    with translation.override(language):
+        assert approvals.outcome_in_words(settled) == told
+
+
+def test_a_state_that_codat_added_is_shown_as_it_is() -> None:
+    account = SourceAccountFactory(in_codat=True, status="paused")
+    approval = ask(account, UserFactory(role="Administrators"), "delete_account")
+    account.status = ""
+    account.save()
+    status = approvals.compared(approval)[0]
+    assert (status.then, status.now, status.differs) == ("paused", "not in Codat", True)
+
+
 def lose_the_role(user: User) -> None:
     """Another task."""
     user.groups.clear()
@@ -474,6 +507,26 @@ def test_a_request_waits_for_those_who_could_decide_it(asker: User, decider: Use
         assert not approvals.waiting_for(other).exists()
     Approval.objects.update(expires_at=timezone.now())
     assert not approvals.waiting_for(decider).exists()
+
+
+@pytest.mark.parametrize(
+    ("is_superuser", "after"), [(True, {"is_active": False, "is_superuser": True}), (False, {"is_superuser": True})]
+)
+def test_what_only_superusers_decide_waits_for_superusers(is_superuser: bool, after: dict[str, bool]) -> None:
+    boss, second = UserFactory.create_batch(2, is_superuser=True)
+    administrator = UserFactory(role="Administrators")
+    approval = ask_role(UserFactory(is_superuser=is_superuser), boss, **after)
+    other = ask_role(UserFactory(), boss, is_active=False)
+    for user, waiting in ((second, [approval, other]), (administrator, [other])):
+        assert list(approvals.waiting_for(user).order_by("pk")) == waiting
+        assert [it for it in (approval, other) if not approvals.why_not_decide(it, user)] == waiting
+
+
+def test_a_reset_of_a_superusers_factors_waits_for_superusers() -> None:
+    boss, second, chief = UserFactory.create_batch(3, is_superuser=True)
+    approval = ask(chief, boss, "reset_second_factors")
+    assert list(approvals.waiting_for(second)) == [approval]
+    assert not approvals.waiting_for(UserFactory(role="Administrators")).exists()
 
 
 def test_the_people_who_can_decide_get_one_mail_and_the_asker_hears_the_end(

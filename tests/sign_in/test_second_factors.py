@@ -17,6 +17,7 @@ from django.urls import URLPattern, URLResolver, get_resolver, reverse
 from backoffice import settings as product
 from feeds.admin.actions import JUDGED_ON
 from feeds.audit import Actor
+from feeds.banking import mask
 from feeds.models import Approval, AuditEntry
 from feeds.services import approvals, second_factors
 from feeds.sign_in import sessions
@@ -119,6 +120,17 @@ class TestOnesOwn:
         entry = AuditEntry.objects.filter(event="second_factor_added").last()
         assert entry is not None
         assert (entry.actor, entry.additional_data) == (robin, {"kind": "totp"})
+
+    def test_renaming_a_passkey_is_in_the_history(self, robin: User) -> None:
+        browser, data = signed_in(), {"name": "Work phone", "credential": {}}
+        passkey = Authenticator.objects.create(user=robin, type="webauthn", data=data)
+        for name in ("Phone 4030-0556-7719", "Phone 4030-0556-7719"):
+            assert browser.post(reverse("mfa_edit_webauthn", args=[passkey.pk]), {"name": name}).status_code == 302
+        passkey.refresh_from_db()
+        assert passkey.data["name"] == "Phone 4030-0556-7719"
+        entry = AuditEntry.objects.get(event="passkey_renamed")
+        assert (entry.actor, entry.object_pk, entry.source) == (robin, str(robin.pk), "sign-in")
+        assert entry.additional_data == {"before": "Work phone", "name": f"Phone {mask('4030-0556-7719')}"}
 
     def test_recovery_codes_are_shown_once(self, robin: User) -> None:
         browser = signed_in()
