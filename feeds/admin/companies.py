@@ -94,6 +94,10 @@ class CompanyForm(MeanwhileForm):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        manager = self.fields.get("manager")
+        if isinstance(manager, forms.ModelChoiceField) and manager.queryset is not None:
+            # One who has left stays until somebody else is chosen: saving another field must not take them away.
+            manager.queryset |= User.objects.filter(pk=self.instance.manager_id)
         name = self.fields.get("legal_name")
         # Codat keeps the name it was given first.
         if name is not None and not self.instance.codat_id:

@@ -329,6 +329,18 @@ class TestGivingAway:
         entry = AuditEntry.objects.filter(object_pk=str(company.pk), action=AuditEntry.Action.UPDATE).latest("pk")
         assert (entry.actor, list(entry.changes)) == (ahmed, ["manager"])
 
+    def test_a_manager_who_has_left_stays_until_another_is_chosen(self, rosa: User) -> None:
+        company, ahmed = CompanyFactory(manager=rosa), UserFactory(role=roles.ADMINISTRATORS)
+        User.objects.filter(pk=rosa.pk).update(is_active=False)
+        assert f'<option value="{rosa.pk}" selected>' in browser(ahmed).get(page_of(company)).content.decode()
+        browser(ahmed).post(page_of(company), self.form(company, rosa) | {"notes": "Calls on Mondays."})
+        company.refresh_from_db()
+        assert (company.manager, company.notes) == (rosa, "Calls on Mondays.")
+        other = CompanyFactory()
+        browser(ahmed).post(page_of(other), self.form(other, rosa))
+        other.refresh_from_db()
+        assert other.manager is None
+
     def test_a_manager_neither_gives_away_nor_takes(self, staff: Client, robin: User, rosa: User) -> None:
         company = CompanyFactory(manager=robin)
         page = staff.get(page_of(company)).content.decode()
