@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from allauth.mfa.models import Authenticator
@@ -152,6 +154,16 @@ def reset(user: User, *, by: User, reason: str) -> int:
         ended = end_sessions(user)
         audit.record("second_factors_reset", user, reason=reason, factors=taken, unbound=unbound, sessions=ended)
     return int(taken)
+
+
+def rename(passkey: Any, name: str, *, store: Callable[[], Any]) -> None:
+    """Call a passkey something else, and keep that in the history. `store` writes it as the library does."""
+    before = passkey.wrap().name
+    with transaction.atomic(), audit.acting(replace(audit.current_actor(), source="sign-in")):
+        store()
+        if before != name:
+            names: dict[str, Any] = {"before": audit.without_numbers(before), "name": audit.without_numbers(name)}
+            audit.record("passkey_renamed", passkey.user, **names)
 
 
 def end_sessions(user: User) -> int:

@@ -6,7 +6,6 @@ in, so they are named as the actor here.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from allauth.account.signals import user_logged_in as entered
@@ -55,14 +54,6 @@ def _added(sender: Any, request: HttpRequest, user: User, authenticator: Any, **
 
 def _removed(sender: Any, request: HttpRequest, user: User, authenticator: Any, **_kwargs: Any) -> None:
     _record("second_factor_removed", user, request, kind=authenticator.type)
-
-
-def passkey_renamed(user: User, before: str, name: str) -> None:
-    """Record that a person calls one of their passkeys something else."""
-    actor = replace(audit.current_actor(), source="sign-in")
-    with audit.acting(actor):
-        names: dict[str, Any] = {"before": audit.without_numbers(before), "name": audit.without_numbers(name)}
-        audit.record("passkey_renamed", user, **names)
 
 
 def _reset(sender: Any, request: HttpRequest, user: User, **_kwargs: Any) -> None:

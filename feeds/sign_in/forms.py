@@ -13,12 +13,11 @@ from allauth.mfa.webauthn.forms import AddWebAuthnForm, EditWebAuthnForm
 from django.conf import settings
 from django.contrib.admin.forms import AdminPasswordChangeForm
 from django.core.exceptions import ValidationError
-from django.db import transaction
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from django.views.decorators.debug import sensitive_variables
 
-from feeds.sign_in import events
+from feeds.services import second_factors
 
 
 class LoginForm(StockLoginForm):  # type: ignore[misc]  # the library ships no types
@@ -88,9 +87,5 @@ class RenamePasskeyForm(EditWebAuthnForm):  # type: ignore[misc]
 
     def save(self) -> Authenticator:
         """Store the name; allauth announces every change of a factor but this."""
-        before = self.instance.wrap().name
-        with transaction.atomic():
-            renamed = super().save()
-            if before != self.cleaned_data["name"]:
-                events.passkey_renamed(self.instance.user, before, self.cleaned_data["name"])
-        return renamed
+        second_factors.rename(self.instance, self.cleaned_data["name"], store=super().save)
+        return self.instance
