@@ -213,10 +213,15 @@ def _onboarding_labels() -> list[str]:
 
 
 def _sentence(english: str, translated: tuple[str, ...]) -> _Sentence:
-    pieces, end = [], 0
+    pieces: list[str] = []
+    groups: set[str] = set()
+    end = 0
     for place in _PLACEHOLDER.finditer(english):
-        what = r"\d+" if place.group().endswith("d") else ".+?"
-        pieces += [re.escape(english[end : place.start()]), f"(?P<{_group(place, english)}>{what})"]
+        what, group = r"\d+" if place.group().endswith("d") else ".+?", _group(place, english)
+        # One that stands there twice says twice the same.
+        piece = f"(?P={group})" if group in groups else f"(?P<{group}>{what})"
+        pieces += [re.escape(english[end : place.start()]), piece]
+        groups.add(group)
         end = place.end()
     pieces.append(re.escape(english[end:]))
     # Sentences are joined by spaces; a label is only ever the whole text.

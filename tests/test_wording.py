@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from django.utils import translation
 
+from feeds import wording
 from feeds.codat import errors
 from feeds.wording import recorded, retold
 
@@ -91,3 +92,11 @@ def test_in_the_language_of_the_record_nothing_is_changed() -> None:
 def test_a_record_is_in_the_sites_language_whoever_is_at_work() -> None:
     with translation.override("fr"), recorded():
         assert errors.Timeout("log").staff_message.startswith("Codat did not answer in time.")
+
+
+def test_a_sentence_that_says_a_thing_twice_is_told_too() -> None:
+    sentence = wording._sentence("%(who)s left; ask for %(who)s.", ("%(who)s est partie; demandez %(who)s.",))
+    found = sentence.pattern.fullmatch("Rita Moreau left; ask for Rita Moreau.")
+    assert found is not None
+    assert sentence.tell(found, wording._book("fr")) == "Rita Moreau est partie; demandez Rita Moreau."
+    assert sentence.pattern.fullmatch("Rita Moreau left; ask for Ahmed Said.") is None
