@@ -18,6 +18,7 @@ from django.utils.text import Truncator
 from django.utils.translation import gettext as _
 
 from feeds.models import AuditEntry
+from feeds.wording import before_stop
 
 if TYPE_CHECKING:
     _ModelForm = forms.ModelForm[Any]
@@ -81,7 +82,8 @@ class MeanwhileForm(_ModelForm):
         kind = ContentType.objects.get_for_model(self.instance)
         entries = AuditEntry.objects.filter(content_type=kind, object_pk=str(self.instance.pk))
         entry = entries.filter(fields__contains=f",{name},").order_by("-id").first()
-        words = {"now": Truncator(self._in_words(name)).chars(SHOWN), "who": entry.actor_name if entry else ""}
+        now = before_stop(Truncator(self._in_words(name)).chars(SHOWN))
+        words = {"now": now, "who": entry.actor_name if entry else ""}
         if not words["who"]:
             return (
                 _("This was changed after you opened the page. It is now: %(now)s. Save again to replace it.") % words

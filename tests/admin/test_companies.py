@@ -403,6 +403,12 @@ class TestTwoPeople:
         company.refresh_from_db()
         assert (company.contact_email, company.notes) == ("new@cafe.example", "Prefers e-mail.")
 
+    def test_what_it_is_now_ends_with_one_full_stop(self, staff: Client, ahmed: Client, company: Company) -> None:
+        page = as_it_stands(staff, change_url(company))
+        self.save(ahmed, company, page, notes="Calls on Mondays.")
+        answer = self.save(staff, company, page, notes="Calls on Fridays.")
+        assert "It is now: Calls on Mondays. Ask them" in answer.context["adminform"].form.errors["notes"][0]
+
     def test_what_both_changed_is_refused_once_and_says_what_it_is_now(
         self, staff: Client, ahmed: Client, company: Company
     ) -> None:

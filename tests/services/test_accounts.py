@@ -11,7 +11,7 @@ import pytest
 import requests
 from pytest_django.fixtures import Settings
 
-from feeds.models import AuditEntry, Company, Operation, SourceAccount, StatusEvent
+from feeds.models import AuditEntry, Company, Connection, Operation, SourceAccount, StatusEvent
 from feeds.services import accounts, connections, mirror, onboarding, sync
 from feeds.services.errors import Refused
 from feeds.states import AccountStatus, OnboardingState, OperationKind, OperationState
@@ -509,13 +509,18 @@ def test_who_saw_a_whole_number_is_recorded_and_the_number_is_not(db: None) -> N
     assert "900417733218" not in str(AuditEntry.objects.values())
 
 
+def one_of(company: Company) -> tuple[SourceAccount, Connection]:
+    """An account of the company that is in Codat, and its connection."""
+    account = company.source_accounts.order_by("pk")[0]
+    assert account.connection is not None
+    return account, account.connection
+
+
 def test_an_account_that_went_with_its_connection_is_deleted_without_a_fault(
     codat: SandboxProcess, onboard: Onboard, drain_queue: Drain
 ) -> None:
-    company = onboard()
-    account = company.source_accounts.order_by("pk")[0]
-    assert account.connection is not None
-    connections.delete(account.connection, actor=RM, reason="They left.")
+    account, connection = one_of(onboard())
+    connections.delete(connection, actor=RM, reason="They left.")
     operation = accounts.delete(account, actor=RM, reason="They left.")
     drain_queue()
     operation.refresh_from_db()
@@ -526,11 +531,9 @@ def test_an_account_that_went_with_its_connection_is_deleted_without_a_fault(
 def test_that_an_account_is_gone_is_told_once_though_a_reading_saw_it_first(
     codat: SandboxProcess, onboard: Onboard, drain_queue: Drain
 ) -> None:
-    company = onboard()
-    account = company.source_accounts.order_by("pk")[0]
-    assert account.connection is not None
+    account, connection = one_of(onboard())
     operation = accounts.delete(account, actor=RM, reason="They left.")
-    mirror.apply_listing(account.connection, [])  # a poll comes first
+    mirror.apply_listing(connection, [])  # a poll comes first
     drain_queue()
     operation.refresh_from_db()
     assert operation.state == OperationState.SUCCEEDED
