@@ -584,6 +584,8 @@ def test_a_worker_killed_in_mid_reading_loses_nothing(
 ) -> None:
     company = onboarded()
     codat.connect(*ids(company))
+    # A new connection is polled at once: here nobody but the webhooks may tell what has changed.
+    Connection.objects.update(poll_due_at=timezone.now() + timedelta(hours=1))
     codat.post_fault("delay", "GET", ACCOUNTS_READ.removeprefix("GET "), delay_ms=3000)
     events = [arrives("bankFeeds.sourceAccount.connected", company.codat_id) for _ in range(3)]
     resting_worker.start()
