@@ -131,8 +131,9 @@ def test_it_stops_asking_when_nothing_is_under_way(window: Window, bank: Batch) 
     with staff.page.expect_response("**/progress/"):
         staff.page.clock.run_for(2_000)
     expect(staff.page.get_by_role("region", name="Progress")).to_contain_text("1 done, 2 failed, 0 waiting")
+    before = len(asked)  # one, or more where the page took its time
     staff.page.clock.run_for(60_000)
-    assert len(asked) == 1
+    assert len(asked) == before
 
 
 def test_a_page_left_open_shows_that_the_customer_has_connected(window: Window, bank: Batch) -> None:
