@@ -76,7 +76,7 @@ def add_app(staff: Screens) -> str:
     """Set up an authenticator app; leaves the page of recovery codes open. A code of half a minute ago is used up."""
     staff.open(reverse("mfa_activate_totp"))
     secret = secret_of(staff.page)
-    staff.page.get_by_label("Authenticator code").fill(code(secret, steps=-1))
+    staff.page.get_by_label("Authenticator code").fill(code(secret, steps=-1, good_for=10.0))
     staff.page.get_by_role("button", name="Add the app").click()
     expect(staff.page.get_by_role("heading", name="Recovery codes")).to_be_visible()
     return secret

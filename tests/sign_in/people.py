@@ -17,8 +17,15 @@ from tests.factories import PASSWORD
 STEP = 30
 
 
-def code(secret: str, *, steps: int = 0) -> str:
-    """What an authenticator app with this secret shows now, or that many half minutes later."""
+def code(secret: str, *, steps: int = 0, good_for: float = 2.0) -> str:
+    """What an authenticator app with this secret shows now, or that many half minutes later.
+
+    An earlier one is good until the half minute that runs now is over; with fewer than `good_for` seconds left of it,
+    the next is waited for.
+    """
+    left = STEP - time.time() % STEP
+    if steps < 0 and left < good_for:
+        time.sleep(left + 0.01)
     return format_hotp_value(hotp_value(secret, int(time.time()) // STEP + steps))
 
 
