@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 from allauth.mfa.totp.internal.auth import format_hotp_value, hotp_value
+from django.conf import settings
 from django.contrib.auth.models import User
 from django.test import Client, TestCase
 from django.urls import reverse
@@ -20,11 +21,11 @@ STEP = 30
 def code(secret: str, *, steps: int = 0, good_for: float = 2.0) -> str:
     """What an authenticator app with this secret shows now, or that many half minutes later.
 
-    An earlier one is good until the half minute that runs now is over; with fewer than `good_for` seconds left of it,
-    the next is waited for.
+    The server takes it until the half minute after its own is over; where less than `good_for` seconds are left of
+    that, the next one is waited for.
     """
-    left = STEP - time.time() % STEP
-    if steps < 0 and left < good_for:
+    left = (steps + 1 + settings.MFA_TOTP_TOLERANCE) * STEP - time.time() % STEP
+    if left < good_for:
         time.sleep(left + 0.01)
     return format_hotp_value(hotp_value(secret, int(time.time()) // STEP + steps))
 
